@@ -1,0 +1,199 @@
+"""The parameters: loading, merging, checking, and the specification of each job.
+
+A job is given exactly what determines its result, as one plain dictionary (its *spec*), so that a change of the
+parameters repeats the jobs whose spec changed and no other.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hamflow.errors import ConfigurationError, nearest
+
+Config = dict[str, Any]
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Config:
+    """A new configuration: mappings merged key by key, everything else replaced (as Snakemake's --configfile does)."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load(paths: Iterable[str | Path], settings: Iterable[str] = ()) -> Config:
+    """Read parameter files, each overlaying those before it, then `a.b=value` settings; checked.
+
+    Raises:
+        ConfigurationError: a file that is absent or no YAML mapping; a key, type or value that cannot be.
+    """
+    config: Config = {}
+    for path in paths:
+        config = merge(config, _read(path))
+    for setting in settings:
+        config = merge(config, _parse_setting(setting))
+    return check(config)
+
+
+def check(config: Mapping[str, Any]) -> Config:
+    """Validate a merged configuration against the closed schema and against itself; returns a copy.
+
+    Raises:
+        ConfigurationError: names the key, the value found, and the nearest legal key or value.
+    """
+    config = copy.deepcopy(dict(config))
+    _check_schema(config)
+    _check_references(config)
+    for dataset in config["run"]["datasets"]:
+        for method in config["run"]["methods"]:
+            training_spec(config, dataset, method)
+    _check_settings(config)
+    return config
+
+
+def dataset_spec(config: Config, dataset: str) -> Config:
+    """What determines a prepared data set: {name, source, options}."""
+    entry = _entry(config, "datasets", dataset)
+    return {"name": dataset, "source": entry["source"], "options": entry["options"]}
+
+
+def training_spec(config: Config, dataset: str, method: str) -> Config:
+    """What determines a trained model, but for the seed and the data's bytes."""
+    entry, recipe = _entry(config, "datasets", dataset), _entry(config, "methods", method)
+    training = merge(merge(config["training"], entry["training"]), recipe["training"])
+    return {
+        "dataset": dataset,
+        "conditional": entry["conditional"],
+        "method": method,
+        "flow": recipe["flow"],
+        "parameterisation": recipe["parameterisation"],
+        "times": recipe["times"],
+        "network": _entry(config, "networks", entry["network"]),
+        "training": training,
+    }
+
+
+def sampling_spec(config: Config, dataset: str, method: str) -> Config:
+    """What determines the samples drawn from a trained model, but for its weights and the seed."""
+    sampling = config["sampling"]
+    return {
+        "dataset": dataset,
+        "method": method,
+        "n_samples": _entry(config, "datasets", dataset)["n_samples"],
+        "settings": [list(pair) for pair in sampler_settings(config)],
+        "grid": _entry(config, "methods", method)["grid"],
+        "rho": sampling["rho"],
+        "sigma_min": sampling["sigma_min"],
+        "sigma_max": sampling["sigma_max"],
+        "batch": sampling["batch"],
+    }
+
+
+def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> Config:
+    """What determines the metrics of a set of samples, and the labels under which they stand in the tables."""
+    entry = _entry(config, "datasets", dataset)
+    return {
+        "preset": config["preset"],
+        "dataset": dataset,
+        "dataset_label": entry["label"],
+        "conditional": entry["conditional"],
+        "method": method or "data",
+        "label": _entry(config, "methods", method)["label"] if method else "real data (bound)",
+        "features": entry["features"],
+        "n_samples": entry["n_samples"],
+        "batch": config["evaluation"]["batch"],
+    }
+
+
+def sampler_settings(config: Config) -> list[tuple[str, int | str]]:
+    """(sampler, nfe) pairs in the order of the parameters."""
+    return [(name, nfe) for name, budgets in config["sampling"]["settings"].items() for nfe in budgets]
+
+
+def _entry(config: Config, catalogue: str, name: str) -> Config:
+    if name not in config[catalogue]:
+        raise ConfigurationError(
+            f"'{name}' is not in `{catalogue}`", fix=nearest(name, config[catalogue]) + f" Or add it to `{catalogue}`."
+        )
+    return config[catalogue][name]
+
+
+def _read(path: str | Path) -> Config:
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no parameter file {path}", fix="the default is params.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} is not a mapping of keys to values")
+    return content
+
+
+def _parse_setting(setting: str) -> Config:
+    path, equals, text = setting.partition("=")
+    if not equals or not path:
+        raise ConfigurationError(f"'{setting}' is not of the form key=value", fix="for example training.train_kimg=8")
+    value = yaml.safe_load(text)
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+def _check_schema(config: Config) -> None:
+    try:
+        import jsonschema
+    except ImportError:  # a compute node with the bare core: the submitting side has checked already
+        return
+    schema = yaml.safe_load(resources.files("hamflow").joinpath("params.schema.yaml").read_text())
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+    if errors:
+        raise _explain(_deepest(jsonschema.exceptions.best_match(errors)))
+
+
+def _deepest(error):
+    """Of a failed `oneOf`, the branch that was meant: the one whose `kind` fits."""
+    while error.context:
+        meant = [e for e in error.context if e.validator != "const"]
+        branches = {e.schema_path[0] for e in error.context if e.validator == "const"}
+        fitting = [e for e in meant if e.schema_path[0] not in branches]
+        error = (fitting or list(error.context))[0]
+    return error
+
+
+def _explain(error) -> ConfigurationError:
+    where = ".".join(str(part) for part in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        wrong = next(key for key in error.instance if key not in known)
+        key = f"{where}.{wrong}" if where else wrong
+        return ConfigurationError(
+            f"unknown key `{key}`", why="a misspelt key would silently leave the default", fix=nearest(str(wrong), known)
+        )
+    if error.validator == "required":
+        return ConfigurationError(f"{error.message} in `{where or 'the parameters'}`", fix="params.yaml shows every key")
+    return ConfigurationError(f"`{where}`: {error.message}", fix="params.yaml has a comment on each key's legal values")
+
+
+def _check_references(config: Config) -> None:
+    for name in config["run"]["datasets"]:
+        _entry(config, "networks", _entry(config, "datasets", name)["network"])
+    for name in config["run"]["methods"]:
+        _entry(config, "methods", name)
+    sampling = config["sampling"]
+    if sampling["sigma_min"] >= sampling["sigma_max"]:
+        raise ConfigurationError(
+            f"`sampling.sigma_min` = {sampling['sigma_min']} is not below `sampling.sigma_max` = {sampling['sigma_max']}"
+        )
+
+
+def _check_settings(config: Config) -> None:
+    from hamflow.sampling.budget import steps_for  # light: does not import torch
+
+    for sampler, nfe in sampler_settings(config):
+        steps_for(sampler, nfe)
