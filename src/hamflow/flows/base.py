@@ -1,0 +1,141 @@
+"""What a Hamiltonian generative flow is, and what all linear ones share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hamflow.dynamics import broadcast
+from hamflow.errors import ConfigurationError
+from hamflow.registry import Registry
+
+Velocity = Callable[[Tensor, float | Tensor], Tensor]
+
+FLOWS: Registry = Registry("flow", "hamflow.flows")
+
+
+class HamiltonianFlow(ABC):
+    """Phase-space flow dx/dt = v, dv/dt = F(x, t) that carries data at t = 0 to a known law at t = T.
+
+    V(x, t) = E[v_t | x_t = x] transports the law of x_t; dx/dt = V run backwards from x_T generates data
+    (arXiv:2410.20470). Positions are [N, *dims] in data units; times are scalars or [N].
+    """
+
+    name: ClassVar[str]
+    horizon: float  # T, time units
+
+    @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The options that rebuild this flow: build(name, **options)."""
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any], sigma_data: float, box: tuple[float, float]) -> dict[str, Any]:
+        """Options with every `auto` replaced by what fits the data; see `hamflow.flows.resolve`."""
+        return options
+
+    @abstractmethod
+    def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """v_0 from unit normal noise; may look at x_0."""
+
+    @abstractmethod
+    def push(self, x0: Tensor, v0: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """(x_t, v_t), exactly."""
+
+    @abstractmethod
+    def terminal(self, noise: Tensor) -> Tensor:
+        """x_T from unit normal noise."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise-to-signal ratio of x_t, data units: 0 at t = 0, increasing."""
+
+    @abstractmethod
+    def time(self, sigma: Tensor) -> Tensor:
+        """The inverse of `sigma`."""
+
+    @abstractmethod
+    def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
+        """x_t scaled to about unit spread: what a network sees."""
+
+    def unfold(self, velocity: Velocity) -> Velocity:
+        """The velocity field continued to all of space, so that a solver may step anywhere."""
+        return velocity
+
+    def settle(self, x: Tensor) -> Tensor:
+        """A position anywhere in space brought back to where data live."""
+        return x
+
+
+class LinearFlow(HamiltonianFlow):
+    """x_t = a x_0 + b n, v_t = a' x_0 + b' n with n ~ N(0, I) and Wronskian a b' - a' b = 1.
+
+    Then V, the denoiser D_t(x) = E[x_0 | x_t = x], the noise E[n | x_t = x] and the score of x_t's law are
+    linear functions of each other (SPEC 2.3; the Wronskian makes each of them a sum of two terms):
+        V = a' D + b' E[n],   x = a D + b E[n]   =>   D = b' x - b V,   E[n] = a V - a' x,   score = -E[n] / b.
+    """
+
+    @abstractmethod
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(a, b, a', b') at times t."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        a, b, _, _ = self.coefficients(torch.as_tensor(t))
+        return b / a
+
+    def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
+        a, b, _, _ = self._at(t, x)
+        return x / torch.sqrt((a * sigma_data) ** 2 + b**2)
+
+    def denoiser_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
+        """D_t(x) = E[x_0 | x_t = x] from V(x, t); regular for every t."""
+        _, b, _, b_dot = self._at(t, x)
+        return b_dot * x - b * velocity
+
+    def noise_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
+        """E[n | x_t = x] from V(x, t); regular for every t."""
+        a, _, a_dot, _ = self._at(t, x)
+        return a * velocity - a_dot * x
+
+    def score_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
+        """The score of the law of x_t from V(x, t); t > 0."""
+        _, b, _, _ = self._at(t, x)
+        return -self.noise_from_velocity(x, velocity, t) / b
+
+    def velocity_from_denoiser(self, x: Tensor, denoised: Tensor, t: float | Tensor) -> Tensor:
+        """V(x, t) from D_t(x); t > 0."""
+        _, b, _, b_dot = self._at(t, x)
+        return (b_dot * x - denoised) / b
+
+    def velocity_from_noise(self, x: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+        """V(x, t) from E[n | x_t = x]; wherever a(t) != 0."""
+        a, _, a_dot, _ = self._at(t, x)
+        return (a_dot * x + noise) / a
+
+    def velocity_from_score(self, x: Tensor, score: Tensor, t: float | Tensor) -> Tensor:
+        """V(x, t) from the score of the law of x_t; wherever a(t) != 0."""
+        _, b, _, _ = self._at(t, x)
+        return self.velocity_from_noise(x, -b * score, t)
+
+    def _at(self, t: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        a, b, a_dot, b_dot = self.coefficients(broadcast(t, x))
+        return a, b, a_dot, b_dot
+
+
+def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tensor, t: Tensor) -> Tensor:
+    """Mean over coordinates of |V(x_t, t) - v_t|^2, a sample; its minimiser is E[v_t | x_t]. Noise and times are arguments.
+
+    Returns: [N].
+    Source: regression form of the Hamiltonian velocity predictor (arXiv:2410.20470); SPEC 1.1.
+    """
+    x_t, v_t = flow.push(x0, v0, t)
+    return (predict(x_t, t) - v_t).square().flatten(1).mean(1)
+
+
+def require_positive(flow: str, **values: float) -> None:
+    """Raise ConfigurationError for an option that is not a number > 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ConfigurationError(f"option '{name}' of flow '{flow}' must be a number > 0, got {value!r}")

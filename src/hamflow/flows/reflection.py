@@ -1,0 +1,90 @@
+"""Reflection HGF: free flight between elastic walls."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hamflow.dynamics import drift, fold
+from hamflow.errors import ConfigurationError
+from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity, require_positive
+
+WIDTHS_TO_UNIFORM = 1.5  # S T / L: the slowest mode has decayed to 2 exp(-(pi 1.5)^2 / 2) = 3e-5
+
+
+@FLOWS.register("reflection")
+class Reflection(HamiltonianFlow):
+    """No force inside the box [low, high]^d, elastic walls, v_0 ~ N(0, speed^2 I): x_t tends to the uniform law.
+
+    Each coordinate's law solves the heat equation with reflecting walls at "time" (S t)^2 / 2, hence V = -S^2 t score
+    [derived, SPEC 2.5]. V says nothing about E[x_0 | x_t], so there is no denoiser.
+    Args:
+        low, high: the walls, data units; "auto" in the parameters: the data set's box.
+        speed: S, standard deviation of v_0, data units per unit time.
+        horizon: T, time units; "auto": 1.5 box widths / speed.
+    Source: arXiv:2410.20470, Reflection HGF.
+    """
+
+    name = "reflection"
+
+    def __init__(self, low: float = -1.0, high: float = 1.0, speed: float = 1.0, horizon: float | None = None):
+        if not low < high:
+            raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
+        require_positive(self.name, speed=speed)
+        self.low, self.high, self.speed = float(low), float(high), float(speed)
+        self.width = self.high - self.low
+        self.horizon = WIDTHS_TO_UNIFORM * self.width / self.speed if horizon in (None, "auto") else horizon
+        require_positive(self.name, horizon=self.horizon)
+        self.horizon = float(self.horizon)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "speed": self.speed, "horizon": self.horizon}
+
+    @classmethod
+    def resolve(cls, options: dict[str, Any], sigma_data: float, box: tuple[float, float]) -> dict[str, Any]:
+        given = {name: value for name, value in options.items() if value != "auto"}
+        resolved = {"low": box[0], "high": box[1], **given}
+        if resolved["low"] > box[0] or resolved["high"] < box[1]:
+            raise ConfigurationError(
+                f"the box [{resolved['low']}, {resolved['high']}] of flow 'reflection' does not contain the data, {list(box)}",
+                why="data outside the box would be reflected into it before the flow begins",
+                fix="leave low and high out: they are then taken from the data set",
+            )
+        return resolved
+
+    def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
+        return self.speed * noise
+
+    def push(self, x0: Tensor, v0: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        return fold(*drift(x0, v0, t), self.low, self.high)
+
+    def terminal(self, noise: Tensor) -> Tensor:
+        return self.low + self.width * torch.special.ndtr(noise)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.speed * torch.as_tensor(t)  # standard deviation of the flight before folding
+
+    def time(self, sigma: Tensor) -> Tensor:
+        return sigma / self.speed
+
+    def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
+        centre, spread = (self.low + self.high) / 2, self.width / math.sqrt(12)  # of the uniform law
+        return (x - centre) / spread
+
+    def unfold(self, velocity: Velocity) -> Velocity:
+        """The field on the line of mirrored boxes: V(x) = +-V(folded x), minus in mirror images.
+
+        V's normal component vanishes at the walls, so this continuation is smooth and a solver keeps its order; the
+        sample is folded back (`settle`) once, at the end.
+        """
+
+        def unfolded(x: Tensor, t: float | Tensor) -> Tensor:
+            inside, sign = fold(x, torch.ones_like(x), self.low, self.high)
+            return sign * velocity(inside, t)
+
+        return unfolded
+
+    def settle(self, x: Tensor) -> Tensor:
+        return fold(x, x, self.low, self.high)[0]

@@ -1,0 +1,62 @@
+"""What each sampler costs: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
+
+from hamflow.errors import ConfigurationError, nearest
+
+ADAPTIVE = "auto"  # the budget of a sampler that chooses its own steps and reports what it spent
+
+# NFE of `steps` steps = slope * steps + offset. Heun's last interval is an Euler step (Karras et al. 2022, algorithm 1).
+_COST: dict[str, tuple[int, int]] = {
+    "euler": (1, 0),
+    "heun": (2, -1),
+    "midpoint": (2, 0),
+    "rk4": (4, 0),
+    "multistep": (1, 0),
+    "dopri5": (0, 0),
+}
+
+
+def names() -> list[str]:
+    """The samplers."""
+    return list(_COST)
+
+
+def nfe_of(sampler: str, steps: int) -> int:
+    """Network evaluations that `steps` steps of a fixed-step sampler cost."""
+    slope, offset = _cost(sampler)
+    return slope * steps + offset
+
+
+def steps_for(sampler: str, nfe: int | str) -> int | str:
+    """Steps that spend exactly `nfe` network evaluations ("auto" for an adaptive sampler).
+
+    Raises:
+        ConfigurationError: an unknown sampler, or a budget that it cannot spend exactly; names the nearest possible.
+    """
+    slope, offset = _cost(sampler)
+    if slope == 0 or nfe == ADAPTIVE:
+        if slope == 0 and nfe == ADAPTIVE:
+            return ADAPTIVE
+        kind = "chooses its own steps, so its nfe must be 'auto'" if slope == 0 else "takes a fixed integer nfe"
+        raise ConfigurationError(f"{sampler} {kind}; got {nfe!r}", fix=f"`sampling.settings.{sampler}`")
+    if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+        raise ConfigurationError(f"nfe of {sampler} must be an integer >= 1; got {nfe!r}")
+    steps, left = divmod(nfe - offset, slope)
+    if left == 0 and steps >= 1:
+        return steps
+    lower, upper = slope * max(steps, 1) + offset, slope * (steps + 1) + offset
+    possible = sorted({lower, upper})
+    raise ConfigurationError(
+        f"{sampler} spends {_formula(slope, offset)} network evaluations; got nfe = {nfe}",
+        why="a budget that is not spent exactly would compare methods at different cost",
+        fix=f"use {' or '.join(map(str, possible))}",
+    )
+
+
+def _cost(sampler: str) -> tuple[int, int]:
+    if sampler not in _COST:
+        raise ConfigurationError(f"unknown sampler '{sampler}'", fix=nearest(sampler, _COST))
+    return _COST[sampler]
+
+
+def _formula(slope: int, offset: int) -> str:
+    return ("steps" if slope == 1 else f"{slope}*steps") + (f" - {-offset}" if offset < 0 else "")
