@@ -46,12 +46,12 @@ class GaussianMixture:
 
     def log_prob(self, x) -> torch.Tensor:
         """Log-density of x, [N, D] -> [N], nats."""
-        return self._log_joint(_points(x), self.sds).logsumexp(1)
+        return self._log_joint(_points(x), self.sds, self.means).logsumexp(1)
 
     def score(self, x) -> torch.Tensor:
         """Gradient of the log-density, [N, D] -> [N, D]: sum_k P(k|x) (m_k - x) / s_k^2."""
         x = _points(x)
-        posterior = self._log_joint(x, self.sds).softmax(1)[:, :, None]
+        posterior = self._log_joint(x, self.sds, self.means).softmax(1)[:, :, None]
         return (posterior * (self.means - x[:, None]) / self.sds.square()).sum(1)
 
     def denoise(self, y, sigma) -> torch.Tensor:
@@ -61,15 +61,30 @@ class GaussianMixture:
             y: noisy points, [N, D], data units.
             sigma: noise level, scalar or [N], data units, >= 0.
         Returns:
-            [N, D]: the components' linear estimates m + s^2/(s^2 + sigma^2) (y - m), weighted by their posterior
-            probabilities under the smoothed law.
+            [N, D], data units.
         """
-        y = _points(y)
-        noise = torch.as_tensor(sigma, dtype=torch.float64, device=y.device).reshape(-1, 1, 1).square()
-        total = self.sds.square() + noise
-        posterior = self._log_joint(y, total.sqrt()).softmax(1)[:, :, None]
-        shrunk = self.means + self.sds.square() / total * (y[:, None] - self.means)
-        return (posterior * shrunk).sum(1)
+        return self.regress(y, (1.0, sigma), (1.0, 0.0))
+
+    def regress(self, x, position, target) -> torch.Tensor:
+        """E[a' x_0 + b' n | a x_0 + b n = x] for x_0 of this law and n ~ N(0, I).
+
+        With the coefficients (a, b) of a linear flow and their rates (a', b') this is its exact velocity
+        V(x, t) = E[v_t | x_t = x], regular where a = 0 (pure noise) and where b = 0 (pure data).
+
+        Args:
+            x: points, [N, D], data units.
+            position: (a, b), each scalar or [N], not both zero.
+            target: (a', b'), each scalar or [N]; (1, 0) asks for x_0.
+        Returns:
+            [N, D]. Given the component k both vectors are jointly Gaussian, so that the conditional mean is linear,
+            a' m + (a a' s^2 + b b') / (a^2 s^2 + b^2) (x - a m); these are averaged with the posterior of k.
+        """
+        x = _points(x)
+        a, b, da, db = (_column(value, x) for value in (*position, *target))
+        total = a.square() * self.sds.square() + b.square()
+        slope = (a * da * self.sds.square() + b * db) / total
+        posterior = self._log_joint(x, total.sqrt(), a * self.means).softmax(1)[:, :, None]
+        return (posterior * (da * self.means + slope * (x[:, None] - a * self.means))).sum(1)
 
     def smoothed(self, sigma: float) -> "GaussianMixture":
         """The law of x_0 + sigma n, n ~ N(0, I); sigma >= 0, data units."""
@@ -106,9 +121,9 @@ class GaussianMixture:
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 
-    def _log_joint(self, x: torch.Tensor, sds: torch.Tensor) -> torch.Tensor:
-        """log w_k + log N(x; m_k, diag(sds_k^2)), [N, K]; sds [K, D] or [N, K, D]."""
-        z = (x[:, None] - self.means) / sds
+    def _log_joint(self, x: torch.Tensor, sds: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+        """log w_k + log N(x; m_k, diag(s_k^2)), [N, K]; sds and means [K, D] or [N, K, D]."""
+        z = (x[:, None] - means) / sds
         norm = sds.log().sum(-1) + 0.5 * self.dimension * math.log(2 * math.pi)
         return self.weights.log() - norm - 0.5 * z.square().sum(-1)
 
@@ -124,3 +139,8 @@ def _points(x) -> torch.Tensor:
     if x.ndim != 2:
         raise ValueError(f"points are [N, D], got shape {list(x.shape)}")
     return x
+
+
+def _column(value, x: torch.Tensor) -> torch.Tensor:
+    """A scalar or [N] as [1 or N, 1, 1], beside [N, K, D]."""
+    return torch.as_tensor(value, dtype=torch.float64, device=x.device).reshape(-1, 1, 1)

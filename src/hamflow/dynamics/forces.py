@@ -33,9 +33,10 @@ class Gradient:
     potential: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor, t: float | Tensor) -> Tensor:
+        differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.potential(x).sum(), x, create_graph=torch.is_grad_enabled())
+            (gradient,) = torch.autograd.grad(self.potential(x).sum(), x, create_graph=differentiable)
         return -gradient
 
 

@@ -1,0 +1,65 @@
+"""How time and class enter a network, and position features for points."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NoiseEmbedding(nn.Module):
+    """Sines and cosines of the noise label at geometrically spaced frequencies.
+
+    Args:
+        channels: number of features, even.
+        highest: the highest angular frequency; the label ln(sigma)/4 spans about 2.7, so 100 tells apart a factor 1.1 of sigma.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, highest: float = 100.0):
+        super().__init__()
+        exponents = torch.linspace(0, math.log(highest), channels // 2, dtype=torch.float64)
+        self.register_buffer("frequencies", exponents.exp().float(), persistent=False)
+
+    def forward(self, noise_label: Tensor) -> Tensor:
+        """[N] -> [N, channels]."""
+        angles = noise_label[:, None] * self.frequencies.to(noise_label.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Conditioning(nn.Module):
+    """The vector that tells every layer the noise level, and the class where there is one.
+
+    Args:
+        channels: width of the vector.
+        classes: number of classes; 0: unconditional.
+    """
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.classes = classes
+        self.noise = NoiseEmbedding(channels)
+        self.label = nn.Embedding(classes, channels) if classes else None
+        self.layers = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
+
+    def forward(self, noise_label: Tensor, class_label: Tensor | None) -> Tensor:
+        """[N], int64 [N] -> [N, channels]. Raises ValueError if labels are missing or not wanted."""
+        if (class_label is None) == bool(self.classes):
+            raise ValueError("class labels must be given exactly when the network is class-conditional")
+        embedding = self.noise(noise_label)
+        if self.label is not None:
+            embedding = embedding + self.label(class_label)
+        return self.layers(embedding)
+
+
+def neumann_features(x: Tensor, highest: int, half_width: float) -> Tensor:
+    """sin and cos of n pi (x + h) / (2 h), n = 1..highest, of each coordinate: the modes of a box [-h, h] with reflecting walls.
+
+    Args:
+        x: [N, D]. highest: number of frequencies. half_width: h.
+    Returns: [N, 2 D highest].
+    Source: [derived, SPEC 2.5] eigenfunctions of the Laplacian in a box, and their derivatives.
+    """
+    n = torch.arange(1, highest + 1, dtype=x.dtype, device=x.device)
+    angles = (x[..., None] + half_width) * (math.pi / (2 * half_width)) * n
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

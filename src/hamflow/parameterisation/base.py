@@ -1,0 +1,40 @@
+"""The contract between a flow and a network."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from hamflow.flows import HamiltonianFlow
+from hamflow.registry import Registry
+
+PARAMETERISATIONS: Registry = Registry("parameterisation", "hamflow.parameterisation")
+
+# Noise levels that a network is ever told; beyond them the optimal velocity does not change to visible precision
+# (Karras et al. 2022, table 1: sigma_min and sigma_max of the sampler).
+SIGMA_RANGE = (0.002, 80.0)
+
+
+class Parameterisation(ABC):
+    """Turns a network into V(x, t), and weights the velocity loss.
+
+    Args:
+        flow: the flow whose velocity is learned.
+        sigma_data: root mean square of the data about their mean, data units.
+    """
+
+    def __init__(self, flow: HamiltonianFlow, sigma_data: float):
+        self.flow, self.sigma_data = flow, sigma_data
+
+    @abstractmethod
+    def velocity(self, network: nn.Module, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """V(x_t, t), [N, *dims] like x; t scalar or [N]; label int64 [N] for a class-conditional network."""
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight of the velocity loss at times t, [N]."""
+        return torch.ones_like(t)
+
+    def noise_label(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """What a network is told of the time: ln(sigma) / 4 of the noise-to-signal ratio (Karras et al. 2022), [N]."""
+        sigma = self.flow.sigma(torch.as_tensor(t, dtype=x.dtype, device=x.device)).clamp(*SIGMA_RANGE)
+        return (sigma.log() / 4).expand(x.shape[0])

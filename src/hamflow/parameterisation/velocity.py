@@ -1,0 +1,16 @@
+"""The network is the velocity."""
+
+from torch import Tensor, nn
+
+from hamflow.parameterisation.base import PARAMETERISATIONS, Parameterisation
+
+
+@PARAMETERISATIONS.register("velocity")
+class Velocity(Parameterisation):
+    """V(x, t) = net(x_t at unit spread, noise label): regular for every t of every flow, loss unweighted.
+
+    For the Oscillation HGF with alpha = 1 / sigma_data this is EDM's network up to its sign [derived, SPEC 2.4].
+    """
+
+    def velocity(self, network: nn.Module, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        return network(self.flow.standardise(x, t, self.sigma_data), self.noise_label(x, t), label)
