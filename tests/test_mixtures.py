@@ -6,9 +6,8 @@ import torch
 
 from hamflow.mixtures import GaussianMixture
 
-GRID = torch.linspace(
-    -60, 60, 240_001, dtype=torch.float64
-)  # spacing far below every sd: the trapezium rule is exact
+# A spacing far below every standard deviation: the trapezium rule converges exponentially.
+GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)
 STEP = 120 / 240_000
 
 
@@ -64,6 +63,22 @@ def test_tweedie_joins_denoiser_and_score(plane, sigma):
     y = torch.from_numpy(np.random.default_rng(1).normal(scale=2, size=(50, 2)))
     tweedie = y + sigma**2 * plane.smoothed(sigma).score(y)
     torch.testing.assert_close(plane.denoise(y, sigma), tweedie, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("a", [0.0, 1e-6, 0.3, 1.0, -2.0])
+def test_regression_on_a_linear_path_by_quadrature(line, a):
+    """E[a' x_0 + b' n | a x_0 + b n = x], with n = (x - a x_0) / b for given x."""
+    b, da, db = 0.7, -1.5, 0.4
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+    noise = (x - a * GRID) / b
+    joint = density(line, GRID) * torch.exp(-0.5 * noise**2)
+    expected = (joint * (da * GRID + db * noise)).sum(1) / joint.sum(1)
+    torch.testing.assert_close(line.regress(x, (a, b), (da, db))[:, 0], expected, rtol=0, atol=1e-10)
+
+
+def test_regression_without_noise_is_the_line_through_the_data(plane):
+    x = torch.from_numpy(np.random.default_rng(5).normal(size=(20, 2)))
+    torch.testing.assert_close(plane.regress(x, (2.0, 0.0), (-3.0, 7.0)), -1.5 * x, rtol=0, atol=1e-13)
 
 
 def test_a_noise_level_each_equals_one_at_a_time(plane):

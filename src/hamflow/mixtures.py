@@ -76,7 +76,7 @@ class GaussianMixture:
             position: (a, b), each scalar or [N], not both zero.
             target: (a', b'), each scalar or [N]; (1, 0) asks for x_0.
         Returns:
-            [N, D]. Given the component k both vectors are jointly Gaussian, so that the conditional mean is linear,
+            [N, D]. Given the component k both vectors are jointly Gaussian, so that the conditional mean is
             a' m + (a a' s^2 + b b') / (a^2 s^2 + b^2) (x - a m); these are averaged with the posterior of k.
         """
         x = _points(x)
