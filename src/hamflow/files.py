@@ -73,11 +73,12 @@ def save_array(path: str | Path, array) -> None:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Any) -> None:
     """Write named tensors and JSON metadata as safetensors, atomically; equal inputs give equal bytes."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(tensors, metadata={METADATA_KEY: canonical_json(metadata)})
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: canonical_json(metadata)})
+        temporary.write_bytes(content)  # by Python, so that a full disk is an OSError like any other
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Any], Any]:

@@ -1,0 +1,171 @@
+"""Reading a prepared data set by memory map."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hamflow.data.arrays import open_array
+from hamflow.data.preparation import ARRAYS, DTYPES, FORMAT, LABELS, MANIFEST, to_model
+from hamflow.data.sources import Density, build
+from hamflow.errors import DataError
+from hamflow.files import read_json, sha256_of
+
+WHY = "training on incomplete or altered data would give other numbers under the same name"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A part, training or test, of a prepared data set.
+
+    Args:
+        folder: where it lies.
+        manifest: the content of dataset.json.
+        rows: as stored, memory-mapped: uint8 [N, H, W, C] or float32 [N, D].
+        labels: int64 [N], memory-mapped, or None without classes.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    rows: np.ndarray
+    labels: np.ndarray | None
+
+    @property
+    def name(self) -> str:
+        """The key in params.yaml under which it was prepared."""
+        return self.manifest["name"]
+
+    @property
+    def kind(self) -> str:
+        """ "image" or "point"."""
+        return self.manifest["kind"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one datum in model space: (C, H, W) or (D,)."""
+        return tuple(self.manifest["shape"])
+
+    @property
+    def count(self) -> int:
+        """N, rows of this part."""
+        return len(self.rows)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, 0 for none."""
+        return self.manifest["classes"]
+
+    @property
+    def sigma_data(self) -> float:
+        """Root mean square of the training part about its mean, model space."""
+        return self.manifest["sigma_data"]
+
+    @property
+    def box(self) -> tuple[float, float]:
+        """(low, high) of every coordinate, model space; contains all the data."""
+        low, high = self.manifest["box"]
+        return low, high
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of dataset.json, which holds those of the arrays: it stands for every byte, row order and option."""
+        return sha256_of(self.folder / MANIFEST)
+
+    def batch(self, indices) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Rows in model space.
+
+        Args:
+            indices: integers in [0, count), [n].
+        Returns:
+            (x, labels): float32 [n, *shape], images as grey level / 127.5 - 1; int64 [n] or None.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < self.count:
+            raise IndexError(f"rows are 0..{self.count - 1}, got {indices.min()}..{indices.max()}")
+        x = torch.from_numpy(to_model(self.kind, self.rows[indices]))
+        return x, None if self.labels is None else torch.from_numpy(np.array(self.labels[indices]))
+
+    def to_pixels(self, x: torch.Tensor) -> np.ndarray:
+        """Images in model space, [n, C, H, W], as uint8 [n, H, W, C]: rounded, clipped; inverts `batch` exactly."""
+        if self.kind != "image":
+            raise ValueError(f"data set '{self.name}' has no pixels")
+        grey = ((x.detach().double() + 1) * 127.5).round().clamp(0, 255)
+        return grey.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def density(self) -> Density | None:
+        """The exact law of the data, or None where it is unknown."""
+        options = {key: value for key, value in self.manifest["options"].items() if key != "holdout"}
+        return build(self.manifest["source"], options).density if self.kind == "point" else None
+
+    def test(self) -> "Dataset":
+        """The test part (of a training part). Raises DataError where nothing was held out."""
+        split = self.manifest["split"]
+        if not split["test"]:
+            raise DataError(
+                f"data set '{self.name}' has no test part",
+                fix=f"set datasets.{self.name}.options.holdout, say 0.1, and prepare it again",
+            )
+        return _open(self.folder, self.manifest, slice(split["train"], None))
+
+
+def load(folder: str | Path, verify: bool = False) -> Dataset:
+    """Open the training part of a data set; `verify` also hashes the arrays (seconds for gigabytes).
+
+    Raises:
+        DataError: absent, incomplete, corrupted, or not what its manifest says.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    if verify:
+        for name, digest in manifest["sha256"].items():
+            if name != "source" and (found := _hash(folder / name)) != digest:
+                raise DataError(
+                    f"{folder / name} has sha256 {found[:12]}…, but {folder / MANIFEST} says {digest[:12]}…",
+                    why=WHY,
+                    fix=_fix(folder),
+                )
+    return _open(folder, manifest, slice(manifest["split"]["train"]))
+
+
+def _open(folder: Path, manifest: dict[str, Any], part: slice) -> Dataset:
+    kind, shape, count = manifest["kind"], manifest["shape"], manifest["count"]
+    stored = [shape[1], shape[2], shape[0]] if kind == "image" else shape
+    told = {"why": WHY, "fix": _fix(folder)}
+    rows = open_array(folder / ARRAYS[kind], dtype=DTYPES[kind], shape=[count, *stored], **told)
+    labels = None
+    if manifest["classes"]:
+        labels = open_array(folder / LABELS, dtype="int64", shape=[count], **told)[part]
+    return Dataset(folder, manifest, rows[part], labels)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"there is no data set in {folder}: {path} is absent", fix=_fix(folder))
+    try:
+        manifest = read_json(path)
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"it is of format {manifest['format']}, this is for format {FORMAT}")
+        split = manifest["split"]
+        if manifest["kind"] not in ARRAYS or split["train"] + split["test"] != manifest["count"]:
+            raise ValueError("its entries contradict each other")
+        for key in ("name", "source", "options", "shape", "classes", "sigma_data", "box", "sha256"):
+            manifest[key]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(f"{path} is not a complete manifest ({error})", why=WHY, fix=_fix(folder)) from error
+    return manifest
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error})", why=WHY, fix=_fix(path.parent)) from error
+
+
+def _fix(folder: Path) -> str:
+    name = folder.name
+    return f"`hamflow prepare --params params.yaml --dataset {name} --output {folder}`, or `dvc checkout {folder}`"

@@ -1,0 +1,91 @@
+"""What a data source is, and how it is found. A new one is one module of this package with one decorated function."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from hamflow.errors import ConfigurationError
+from hamflow.registry import Registry
+
+TRAINING, REFERENCE, BOUND = 0, 1, 2  # disjoint streams of random draws from one law
+
+
+class Density(Protocol):
+    """A law on R^D whose density is known exactly; float64 throughout."""
+
+    bounded: bool  # true: the density vanishes somewhere, and `support` tells where
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        """Log-density in nats, [N, D] -> [N]; -inf off the support."""
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        """Gradient of the log-density, [N, D] -> [N, D]; nan off the support."""
+
+    def sample(self, n: int, rng: np.random.Generator) -> torch.Tensor:
+        """n independent points, [n, D]."""
+
+    def support(self, x: torch.Tensor) -> torch.Tensor:
+        """Whether the density is positive there, [N, D] -> bool [N]."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set, before it is read.
+
+    Args:
+        kind: "image" or "point".
+        read: gives (array, labels): uint8 [N, H, W, C] or float32 [N, D], and int64 [N] or None. The same at every call.
+        box: (low, high) of every coordinate in model space; contains all the data.
+        licence: of the data, "-" where there is none.
+        origin: where the data come from, in words.
+        class_names: in the order of the labels; empty without classes.
+        digest: gives the sha256 of the file that the data come from; None where they are computed.
+        density: the exact law, where it is known.
+    """
+
+    kind: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray | None]]
+    box: tuple[float, float]
+    licence: str
+    origin: str
+    class_names: tuple[str, ...] = ()
+    digest: Callable[[], str] | None = None
+    density: Density | None = None
+
+
+_SOURCES: Registry = Registry("data source", "hamflow.data")
+register = _SOURCES.register
+names = _SOURCES.names
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Source:
+    """The source of that name with its options (`holdout` is `prepare`'s, not the source's).
+
+    Raises:
+        ConfigurationError: an unknown source or option, or a value that cannot be.
+    """
+    return _SOURCES.build(name, **(options or {}))
+
+
+def generator(stream: int, seed: int = 0) -> np.random.Generator:
+    """The random generator of a stream; streams are independent whatever their seeds."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,)))
+
+
+def points_of(density: Density, *, count: int, seed: int, box: tuple[float, float], origin: str) -> Source:
+    """The source that draws `count` points of a law with the training stream of `seed`.
+
+    Raises:
+        ConfigurationError: a count or seed that is no integer, count < 2, seed < 0.
+    """
+    for key, value, least in (("count", count, 2), ("seed", seed, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigurationError(f"option `{key}` = {value!r} is not an integer >= {least}")
+
+    def read() -> tuple[np.ndarray, None]:
+        return density.sample(count, generator(TRAINING, seed)).numpy().astype(np.float32), None
+
+    return Source("point", read, box, licence="-", origin=origin, density=density)

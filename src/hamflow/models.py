@@ -1,0 +1,113 @@
+"""A model: a flow, what the network means in it, and the network; built from a spec or loaded from a checkpoint."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hamflow import flows, networks, parameterisation
+from hamflow.errors import CheckpointError
+from hamflow.files import load_tensors
+from hamflow.flows import HamiltonianFlow, LinearFlow
+from hamflow.parameterisation import Parameterisation
+
+
+@dataclass
+class Model:
+    """V(x, t, label) of one method on one data set.
+
+    Attributes:
+        shape: of one sample, (C, H, W) or (D,).
+        classes: number of class labels, 0: unconditional.
+        resolved: what `build` needs besides the spec: {shape, classes, sigma_data, flow}.
+        metadata: of the checkpoint it was loaded from; empty for a new model.
+    """
+
+    flow: HamiltonianFlow
+    parameterisation: Parameterisation
+    network: nn.Module
+    shape: tuple[int, ...]
+    classes: int
+    resolved: dict[str, Any]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """V(x_t, t), in x's dtype; the network itself computes in its own.
+
+        Args:
+            x: [N, *shape], data units. t: scalar or [N], time units. label: int64 [N] for a conditional model.
+        """
+        return self.parameterisation.velocity(self._network_in_its_dtype, x, t, label)
+
+    def denoise(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """D(y; sigma) = E[x_0 | x_0 + sigma n = y] that the model implies.
+
+        Raises:
+            CheckpointError: the flow has no denoiser (reflection).
+        Source: [derived, SPEC 2.3] x_t = a y at the time where b / a = sigma, then D = b' x_t - b V.
+        """
+        if not isinstance(self.flow, LinearFlow):
+            raise CheckpointError(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
+        sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
+        t = self.flow.time(sigma)
+        a = self.flow.coefficients(t)[0]
+        x = a.reshape(a.shape + (1,) * (y.ndim - a.ndim)) * y if a.ndim else a * y
+        return self.flow.denoiser_from_velocity(x, self.velocity(x, t, label), t)
+
+    def _network_in_its_dtype(self, x: Tensor, noise_label: Tensor, label: Tensor | None) -> Tensor:
+        dtype = next(self.network.parameters()).dtype
+        return self.network(x.to(dtype), noise_label.to(dtype), label).to(x.dtype)
+
+
+def resolve(spec: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """What a training spec leaves to the data: the flow's numbers, the spread, the shape of a sample, the classes."""
+    flow = flows.resolve(spec["flow"], dataset.sigma_data, dataset.box)
+    return {
+        "flow": {"name": flow.name, **flow.options},
+        "sigma_data": dataset.sigma_data,
+        "shape": list(dataset.shape),
+        "classes": dataset.classes if spec["conditional"] else 0,
+    }
+
+
+def build(spec: dict[str, Any], resolved: dict[str, Any], seed: int = 0) -> Model:
+    """A new model of a training spec, its weights drawn from `seed` without touching the global generator."""
+    options = dict(resolved["flow"])
+    flow = flows.build(options.pop("name"), **options)
+    shape, classes = tuple(resolved["shape"]), resolved["classes"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = networks.build(spec["network"], shape, classes)
+    if len(shape) == 3:
+        network = network.to(memory_format=torch.channels_last)
+    return Model(
+        flow=flow,
+        parameterisation=parameterisation.build(spec["parameterisation"], flow, resolved["sigma_data"]),
+        network=network,
+        shape=shape,
+        classes=classes,
+        resolved=resolved,
+    )
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
+    """The model of a checkpoint, ready to sample: no gradients, evaluation mode.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, foreign, or its weights do not fit its own description.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        model = build(metadata["spec"], metadata["resolved"])
+        model.network.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the weights in {path} do not fit the network that it describes ({str(error).splitlines()[0]})",
+            why="it was written by another version, or altered",
+            fix="train it again",
+        ) from error
+    model.network.to(device).requires_grad_(False).eval()
+    model.metadata = metadata
+    return model

@@ -1,0 +1,137 @@
+"""Solvers of dx/dt = V(x, t): one signature, state in float64, an exact number of evaluations."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamflow.errors import ConfigurationError, nearest
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
+
+MULTISTEP_ORDER = 3
+DOPRI5_TOLERANCE = 1e-5  # relative and absolute, data units
+
+
+def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """Integrate dx/dt = V(x, t) from times[0] to times[-1].
+
+    Args:
+        name: a sampler of `hamflow.sampling.names()`.
+        velocity: V(x, t) -> shaped like x; called with float64 x and scalar float64 t.
+        x: state at times[0], [N, *dims].
+        times: strictly monotone, [K + 1]; decreasing to generate. The adaptive dopri5 uses its two ends only.
+    Returns:
+        The state at times[-1], float64, [N, *dims].
+    Raises:
+        ConfigurationError: an unknown sampler, or times that are not strictly monotone.
+    """
+    if name not in SOLVERS:
+        raise ConfigurationError(f"unknown sampler '{name}'", fix=nearest(name, SOLVERS))
+    times = torch.as_tensor(times, dtype=torch.float64)
+    steps = times.diff()
+    if len(times) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
+        raise ConfigurationError(f"a time grid must be strictly monotone and have at least 2 points, got {times.tolist()}")
+    # float32 rounding of the state would hide the truncation error of the later steps
+    return SOLVERS[name](velocity, x.double(), times.to(x.device))
+
+
+class CountedVelocity:
+    """A velocity field that counts its evaluations in `count`."""
+
+    def __init__(self, velocity: Velocity):
+        self.velocity, self.count = velocity, 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.count += 1
+        return self.velocity(x, t)
+
+
+def count_evaluations(velocity: Velocity) -> CountedVelocity:
+    """Wrap a velocity field so that its evaluations are counted."""
+    return CountedVelocity(velocity)
+
+
+def euler(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """First order, one evaluation a step."""
+    for t, t_next in _intervals(times):
+        x = x + (t_next - t) * velocity(x, t)
+    return x
+
+
+def heun(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """Second order (trapezoidal), two evaluations a step but one in the last: Karras et al. 2022, algorithm 1 without churn."""
+    intervals = _intervals(times)
+    for t, t_next in intervals[:-1]:
+        h, slope = t_next - t, velocity(x, t)
+        x = x + h / 2 * (slope + velocity(x + h * slope, t_next))
+    return euler(velocity, x, times[-2:])
+
+
+def midpoint(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """Second order, two evaluations a step."""
+    for t, t_next in _intervals(times):
+        h = t_next - t
+        x = x + h * velocity(x + h / 2 * velocity(x, t), t + h / 2)
+    return x
+
+
+def rk4(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """The classical fourth-order Runge-Kutta method, four evaluations a step."""
+    for t, t_next in _intervals(times):
+        h = t_next - t
+        k1 = velocity(x, t)
+        k2 = velocity(x + h / 2 * k1, t + h / 2)
+        k3 = velocity(x + h / 2 * k2, t + h / 2)
+        k4 = velocity(x + h * k3, t_next)
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return x
+
+
+def multistep(velocity: Velocity, x: Tensor, times: Tensor, order: int = MULTISTEP_ORDER) -> Tensor:
+    """Adams-Bashforth on a non-uniform grid, one evaluation a step; the order grows from 1 as slopes become known."""
+    slopes: list[Tensor] = []
+    for i, (t, t_next) in enumerate(_intervals(times)):
+        slopes = [velocity(x, t), *slopes[: order - 1]]
+        weights = adams_bashforth_weights(times[i + 1 - len(slopes) : i + 2].tolist())
+        x = x + (t_next - t) * sum(w * slope for w, slope in zip(weights, slopes, strict=True))
+    return x
+
+
+def adams_bashforth_weights(times: list[float]) -> list[float]:
+    """Weights of the slopes at times[-2], times[-3], ..., times[0] for the step times[-2] -> times[-1], its length taken as 1.
+
+    They integrate every polynomial of degree len(times) - 2 exactly [derived: the Lagrange interpolant's integral].
+    """
+    start, length = times[-2], times[-1] - times[-2]
+    nodes = (np.array(times[-2::-1]) - start) / length
+    powers = np.arange(len(nodes))
+    return np.linalg.solve(nodes[None, :] ** powers[:, None], 1 / (powers + 1)).tolist()
+
+
+def dopri5(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """Adaptive Dormand-Prince 5(4) through torchdiffeq; the worst sample of the batch chooses the steps."""
+    from torchdiffeq import odeint
+
+    def worst(error: Tensor) -> Tensor:  # so that no sample is integrated more coarsely than the tolerance says
+        return error.reshape(x.shape).flatten(1).square().mean(1).sqrt().max()
+
+    ends = times[[0, -1]]
+    return odeint(
+        lambda t, state: velocity(state, t),
+        x,
+        ends,
+        rtol=DOPRI5_TOLERANCE,
+        atol=DOPRI5_TOLERANCE,
+        method="dopri5",
+        options={"norm": worst},
+    )[-1]
+
+
+def _intervals(times: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(times[:-1], times[1:], strict=True))
+
+
+SOLVERS: dict[str, Solver] = {f.__name__: f for f in (euler, heun, midpoint, rk4, multistep, dopri5)}

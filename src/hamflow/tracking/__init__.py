@@ -1,0 +1,9 @@
+"""What happened: JSONL always (the truth), MLflow where there is a store. MLflow itself is imported only when needed."""
+
+from hamflow.tracking.jsonl import JsonlLog, read_jsonl
+from hamflow.tracking.publish import publish
+from hamflow.tracking.records import run_key
+from hamflow.tracking.store import init_store
+from hamflow.tracking.stream import RunStream
+
+__all__ = ["JsonlLog", "RunStream", "init_store", "publish", "read_jsonl", "run_key"]

@@ -1,0 +1,189 @@
+"""MLflow's store: where it is, creating it once, and the few calls made to it."""
+
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import batched, groupby
+from pathlib import Path
+from typing import Any
+
+from hamflow.errors import UserError
+from hamflow.tracking.records import KEY_TAG, Point
+
+POINTS_A_BATCH = 1000  # MLflow's limit
+LOCK_SECONDS = 60
+SQLITE = "sqlite:///"
+
+
+class TrackingError(UserError):
+    """A store of MLflow that is absent, locked, unreachable or of the wrong kind."""
+
+
+def resolve_uri(uri: str) -> str:
+    """The store to use: MLFLOW_TRACKING_URI if set, else `uri`; empty for none."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or uri
+
+
+def why_unavailable(uri: str) -> str:
+    """Why there is no streaming to a store, in words, found without importing MLflow; empty if there may be."""
+    if not uri:
+        return "no store is configured (tracking.uri is empty)"
+    if importlib.util.find_spec("mlflow") is None:
+        return "mlflow is not installed"
+    if _is_file_store(uri):
+        return f"{uri} is a file store, which MLflow no longer writes"
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        return f"there is no store {path} (`hamflow publish --init` creates it)"
+    return ""
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite store, None for any other."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def init_store(uri: str, experiment: str = "") -> None:
+    """Create an SQLite store once, and the experiment, if it is named; what exists is left as it is.
+
+    The store appears by a rename when its tables are complete: processes that create one together corrupt it, and one
+    that streams must never meet half a store. Servers and other databases are only asked for the experiment.
+
+    Raises:
+        TrackingError: no uri, a file store, no MLflow, or a store that cannot be reached.
+    """
+    uri = require_available(uri)
+    path = sqlite_path(uri)
+    with locked(uri), explained(uri):
+        if path is not None and not path.exists():
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            try:
+                connect(f"{SQLITE}{temporary}").search_experiments(max_results=1)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        if experiment:
+            experiment_id(connect(uri), uri, experiment)
+
+
+def require_available(uri: str) -> str:
+    """The resolved uri. Raises TrackingError where `why_unavailable` says anything but that SQLite's file is absent."""
+    uri = resolve_uri(uri)
+    reason = why_unavailable(uri)
+    if reason and (path := sqlite_path(uri)) is not None and "mlflow is" not in reason:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif reason:
+        raise TrackingError(
+            reason,
+            fix="pip install 'hamflow[pipeline]', and set tracking.uri or MLFLOW_TRACKING_URI to, for example, "
+            "sqlite:///mlflow.db or a server's http address",
+        )
+    return uri
+
+
+@contextmanager
+def locked(uri: str) -> Iterator[None]:
+    """Hold the lock file beside an SQLite store. Raises TrackingError after a minute of waiting."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    try:
+        lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
+        lock.acquire()
+    except Timeout as error:
+        raise TrackingError(
+            f"{path}.lock is held by another process", fix="wait for the other `hamflow publish` to end"
+        ) from error
+    with lock, nullcontext():
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database raise into a TrackingError."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise TrackingError(
+            f"MLflow's store {uri} refused: {first_line}",
+            why="nothing is lost: the JSONL and JSON files are the truth",
+            fix="see that the store is there and not locked, then `hamflow publish` again",
+        ) from error
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient; imports MLflow, which takes seconds."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a job calls nobody but its store
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # the import sets its own
+    return MlflowClient(tracking_uri=uri)
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """The id of the experiment of that name, created if absent, also beside others that create it."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        path = sqlite_path(uri)
+        root = None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+        try:
+            return client.create_experiment(name, artifact_location=root)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return found.experiment_id
+
+
+def find_run(client: Any, experiment: str, key: str) -> Any | None:
+    """The run of that key, or None."""
+    found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    return found[0] if found else None
+
+
+def find_runs(client: Any, experiment: str) -> dict[str, Any]:
+    """Every run of the experiment that has a key, by key: one question for any number of runs."""
+    runs: dict[str, Any] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`{KEY_TAG}` LIKE '%'", max_results=1000, page_token=token)
+        runs.update({run.data.tags[KEY_TAG]: run for run in page})
+        token = page.token
+        if not token:
+            return runs
+
+
+def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
+    """The points that a run has of the named metrics; for each step the latest."""
+    points = set()
+    for name in set(names) & set(run.data.metrics):
+        history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: (m.step, m.timestamp))
+        latest = [list(group)[-1] for _, group in groupby(history, key=lambda m: m.step)]
+        points |= {Point(name, metric.value, metric.step) for metric in latest}
+    return points
+
+
+def log_points(client: Any, run_id: str, points: Iterable[Point]) -> None:
+    """Write metric points, a thousand a transaction."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    for batch in batched(points, POINTS_A_BATCH):
+        client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value, step in batch])
