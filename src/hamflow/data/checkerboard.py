@@ -21,12 +21,13 @@ class CheckerboardDensity:
 
     def log_prob(self, x) -> torch.Tensor:
         """-ln 8 on the black cells, -inf elsewhere, [N, 2] -> [N]."""
-        return torch.where(self.support(x), -self.log_area, -math.inf)
+        inside = self.support(x)
+        return torch.full(inside.shape, -self.log_area, dtype=torch.float64).masked_fill(~inside, -math.inf)
 
     def score(self, x) -> torch.Tensor:
         """Zero on the black cells, nan elsewhere, [N, 2] -> [N, 2]."""
         x = torch.as_tensor(x, dtype=torch.float64)
-        return torch.where(self.support(x)[:, None], 0.0, math.nan).expand(x.shape)
+        return torch.zeros_like(x).masked_fill(~self.support(x)[:, None], math.nan)
 
     def support(self, x) -> torch.Tensor:
         """Black cells, the outer edge of the box included, [N, 2] -> bool [N]."""

@@ -71,7 +71,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of dataset.json, which holds those of the arrays: it stands for every byte, row order and option."""
+        """sha256 of dataset.json, which holds those of the arrays: it stands for every byte and option."""
         return sha256_of(self.folder / MANIFEST)
 
     def batch(self, indices) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -89,7 +89,7 @@ class Dataset:
         return x, None if self.labels is None else torch.from_numpy(np.array(self.labels[indices]))
 
     def to_pixels(self, x: torch.Tensor) -> np.ndarray:
-        """Images in model space, [n, C, H, W], as uint8 [n, H, W, C]: rounded, clipped; inverts `batch` exactly."""
+        """Images in model space, [n, C, H, W], as uint8 [n, H, W, C]: rounded, clipped; inverts `batch`."""
         if self.kind != "image":
             raise ValueError(f"data set '{self.name}' has no pixels")
         grey = ((x.detach().double() + 1) * 127.5).round().clamp(0, 255)
@@ -167,5 +167,5 @@ def _hash(path: Path) -> str:
 
 
 def _fix(folder: Path) -> str:
-    name = folder.name
-    return f"`hamflow prepare --params params.yaml --dataset {name} --output {folder}`, or `dvc checkout {folder}`"
+    command = f"hamflow prepare --params params.yaml --dataset {folder.name} --output {folder}"
+    return f"`{command}`, or `dvc checkout {folder}`"

@@ -17,7 +17,7 @@ SIDE = 8
 
 @register("digits")
 def digits() -> Source:
-    """The test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998); no options."""
+    """Test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin, Kaynak 1998); no options."""
     return Source(
         "image",
         _read,

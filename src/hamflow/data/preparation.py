@@ -22,8 +22,8 @@ DIGITS = 12  # of sigma_data: the last ones of a sum depend on the machine's vec
 def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     """Write the data set of a `hamflow.config.dataset_spec` into a folder; equal specs give equal bytes.
 
-    The option `holdout`, a fraction in [0, 1), default 0, is every source's: with it the rows are shuffled, training
-    rows come first and the rest are the test part.
+    The option `holdout`, a fraction in [0, 1), default 0, is every source's: with it the rows are shuffled,
+    training rows come first and the rest are the test part.
 
     Returns:
         the manifest.
@@ -76,7 +76,7 @@ def model_shape(kind: str, row: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_model(kind: str, rows: np.ndarray) -> np.ndarray:
-    """Stored rows in model space, float32: grey level / 127.5 - 1, [N, C, H, W], or the points themselves, [N, D]."""
+    """Stored rows in model space, float32: grey / 127.5 - 1, [N, C, H, W]; points, [N, D], as they are."""
     if kind == "point":
         return np.asarray(rows, dtype=np.float32)
     return np.ascontiguousarray(rows.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
@@ -94,14 +94,15 @@ def _checked(
     name: str, source: Source, array: np.ndarray, labels: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """What the source gave, if it keeps its promises; breaking one is the source's bug, but for the box."""
-    assert array.dtype == DTYPES[source.kind] and array.ndim == (4 if source.kind == "image" else 2)
+    assert array.dtype == DTYPES[source.kind]
+    assert array.ndim == (4 if source.kind == "image" else 2)
     assert (labels is not None) == bool(source.class_names)
-    assert labels is None or (labels.dtype == np.int64 and labels.shape == array.shape[:1])
+    assert labels is None or (labels.dtype, labels.shape) == (np.int64, array.shape[:1])
     low, high = source.box
     edges = (-1.0, 1.0) if source.kind == "image" else (float(array.min()), float(array.max()))
     if not low <= edges[0] <= edges[1] <= high:  # also false for nan
         raise DataError(
-            f"data set '{name}' reaches from {edges[0]:g} to {edges[1]:g}, outside its box [{low:g}, {high:g}]",
+            f"'{name}' reaches from {edges[0]:g} to {edges[1]:g}, outside its box [{low:g}, {high:g}]",
             why="the reflection flow lives in the box and could not carry these data",
             fix="draw fewer points or with another `seed`",
         )
@@ -122,7 +123,7 @@ def _split(
 
 
 def _sigma(kind: str, array: np.ndarray) -> float:
-    """Root mean square of all coordinates about their one mean, model space (EDM's sigma_data: CIFAR-10 has 0.5)."""
+    """Root mean square of all coordinates about their one mean, model space (EDM: 0.5 for CIFAR-10)."""
     scale = 127.5 if kind == "image" else 1.0
     total, square = 0.0, 0.0
     for block in np.array_split(array, max(1, array.size // 2**24)):

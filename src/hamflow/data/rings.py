@@ -15,8 +15,8 @@ REACH = 6.0  # standard deviations
 class RingsDensity:
     """p(x) = sum_r exp(-(|x| - r)^2 / (2 s^2)) / Z on the plane: rings of equal peak height.
 
-    In polar coordinates, Z = 2 pi sum_r I_r with I_r the integral over rho > 0 of rho exp(-(rho - r)^2 / (2 s^2)),
-    which is s^2 exp(-r^2 / (2 s^2)) + sqrt(2 pi) s r Phi(r / s), Phi the normal distribution function.
+    In polar form Z = 2 pi sum_r I_r, I_r the integral over rho > 0 of rho exp(-(rho - r)^2 / (2 s^2)):
+    I_r = s^2 exp(-r^2 / (2 s^2)) + sqrt(2 pi) s r Phi(r / s), Phi the normal distribution function.
 
     Args:
         radii: r, data units, >= 0.
@@ -38,7 +38,7 @@ class RingsDensity:
         return self._log_peaks(x.norm(dim=1)).logsumexp(1) - self.log_norm
 
     def score(self, x) -> torch.Tensor:
-        """Gradient of the log-density, [N, 2] -> [N, 2]; zero at the centre, where the direction is undefined."""
+        """Gradient of the log-density, [N, 2] -> [N, 2]; zero at the centre, where it has no direction."""
         x = torch.as_tensor(x, dtype=torch.float64)
         rho = x.norm(dim=1)
         pull = (self.radii - rho[:, None]) / self.sd**2
@@ -63,8 +63,8 @@ class RingsDensity:
     def _sample_radii(self, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """rho > 0 with density rho N(rho; r, s^2) up to a constant, for each r > 0.
 
-        1 + u <= e^u with u = (rho - r) / r gives rho <= r e^u, and e^u N(rho; r, s^2) is N(rho; r + s^2 / r, s^2) up to
-        a constant: propose from that, accept with probability (1 + u) e^-u.
+        1 + u <= e^u with u = (rho - r) / r gives rho <= r e^u, and e^u N(rho; r, s^2) is
+        N(rho; r + s^2 / r, s^2) up to a constant: propose from that, accept with probability (1 + u) e^-u.
         """
         rho = np.full(len(r), np.nan)
         waiting = np.arange(len(r))

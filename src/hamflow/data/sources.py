@@ -1,4 +1,4 @@
-"""What a data source is, and how it is found. A new one is one module of this package with one decorated function."""
+"""Data sources and how they are found: a new one is a module of this package with a decorated function."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +37,8 @@ class Source:
 
     Args:
         kind: "image" or "point".
-        read: gives (array, labels): uint8 [N, H, W, C] or float32 [N, D], and int64 [N] or None. The same at every call.
+        read: gives (array, labels), always the same: uint8 [N, H, W, C] or float32 [N, D]; int64 [N] or
+            None.
         box: (low, high) of every coordinate in model space; contains all the data.
         licence: of the data, "-" where there is none.
         origin: where the data come from, in words.

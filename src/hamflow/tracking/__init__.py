@@ -1,4 +1,4 @@
-"""What happened: JSONL always (the truth), MLflow where there is a store. MLflow itself is imported only when needed."""
+"""What happened: JSONL always (the truth), MLflow where there is a store (imported only when needed)."""
 
 from hamflow.tracking.jsonl import JsonlLog, read_jsonl
 from hamflow.tracking.publish import publish

@@ -61,7 +61,5 @@ def metric_points(result: Mapping[str, Any]) -> Iterator[Point]:
             yield Point(f"{name}/{result['sampler']}", float(metric["value"]), round(result["nfe"]))
 
 
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

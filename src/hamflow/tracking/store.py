@@ -5,8 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from itertools import batched, groupby
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,23 @@ def resolve_uri(uri: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or uri
 
 
-def why_unavailable(uri: str) -> str:
-    """Why there is no streaming to a store, in words, found without importing MLflow; empty if there may be."""
+def why_unusable(uri: str) -> str:
+    """Why this can be no store here, in words, found without importing MLflow; empty if it can."""
     if not uri:
         return "no store is configured (tracking.uri is empty)"
     if importlib.util.find_spec("mlflow") is None:
         return "mlflow is not installed"
-    if _is_file_store(uri):
-        return f"{uri} is a file store, which MLflow no longer writes"
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return f"there is no store {path} (`hamflow publish --init` creates it)"
+    if uri.startswith("file:") or "://" not in uri:
+        return f"'{uri}' is a file store, which MLflow no longer writes"
     return ""
+
+
+def why_unavailable(uri: str) -> str:
+    """`why_unusable`, or that SQLite's file is not there yet."""
+    path = sqlite_path(uri)
+    if (reason := why_unusable(uri)) or path is None or path.exists():
+        return reason
+    return f"there is no store {path} (`hamflow publish --init` creates it)"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -49,13 +54,13 @@ def sqlite_path(uri: str) -> Path | None:
 def init_store(uri: str, experiment: str = "") -> None:
     """Create an SQLite store once, and the experiment, if it is named; what exists is left as it is.
 
-    The store appears by a rename when its tables are complete: processes that create one together corrupt it, and one
-    that streams must never meet half a store. Servers and other databases are only asked for the experiment.
+    The store appears by a rename when its tables are complete: processes that create one together corrupt it,
+    and one that streams must never meet half a store. Servers are only asked for the experiment.
 
     Raises:
         TrackingError: no uri, a file store, no MLflow, or a store that cannot be reached.
     """
-    uri = require_available(uri)
+    uri = require_usable(uri)
     path = sqlite_path(uri)
     with locked(uri), explained(uri):
         if path is not None and not path.exists():
@@ -69,17 +74,14 @@ def init_store(uri: str, experiment: str = "") -> None:
             experiment_id(connect(uri), uri, experiment)
 
 
-def require_available(uri: str) -> str:
-    """The resolved uri. Raises TrackingError where `why_unavailable` says anything but that SQLite's file is absent."""
+def require_usable(uri: str) -> str:
+    """The resolved uri. Raises TrackingError where `why_unusable` has a reason."""
     uri = resolve_uri(uri)
-    reason = why_unavailable(uri)
-    if reason and (path := sqlite_path(uri)) is not None and "mlflow is" not in reason:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif reason:
+    if reason := why_unusable(uri):
         raise TrackingError(
             reason,
-            fix="pip install 'hamflow[pipeline]', and set tracking.uri or MLFLOW_TRACKING_URI to, for example, "
-            "sqlite:///mlflow.db or a server's http address",
+            fix="pip install 'hamflow[pipeline]', and set tracking.uri or MLFLOW_TRACKING_URI, for example "
+            "to sqlite:///mlflow.db or a server's http address",
         )
     return uri
 
@@ -93,18 +95,18 @@ def locked(uri: str) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
     try:
-        lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
-        lock.acquire()
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise TrackingError(
             f"{path}.lock is held by another process", fix="wait for the other `hamflow publish` to end"
         ) from error
-    with lock, nullcontext():
-        try:
-            yield
-        finally:
-            lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -163,7 +165,9 @@ def find_runs(client: Any, experiment: str) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     token = None
     while True:
-        page = client.search_runs([experiment], f"tags.`{KEY_TAG}` LIKE '%'", max_results=1000, page_token=token)
+        page = client.search_runs(
+            [experiment], f"tags.`{KEY_TAG}` LIKE '%'", max_results=1000, page_token=token
+        )
         runs.update({run.data.tags[KEY_TAG]: run for run in page})
         token = page.token
         if not token:
@@ -174,7 +178,9 @@ def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
     """The points that a run has of the named metrics; for each step the latest."""
     points = set()
     for name in set(names) & set(run.data.metrics):
-        history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: (m.step, m.timestamp))
+        history = sorted(
+            client.get_metric_history(run.info.run_id, name), key=lambda m: (m.step, m.timestamp)
+        )
         latest = [list(group)[-1] for _, group in groupby(history, key=lambda m: m.step)]
         points |= {Point(name, metric.value, metric.step) for metric in latest}
     return points
@@ -185,5 +191,6 @@ def log_points(client: Any, run_id: str, points: Iterable[Point]) -> None:
     from mlflow.entities import Metric
 
     now = time.time_ns() // 1_000_000
-    for batch in batched(points, POINTS_A_BATCH):
-        client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value, step in batch])
+    metrics = [Metric(name, value, now, step) for name, value, step in points]
+    for start in range(0, len(metrics), POINTS_A_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + POINTS_A_BATCH])

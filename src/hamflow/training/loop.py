@@ -1,0 +1,203 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hamflow import data, models, runtime
+from hamflow.errors import DivergenceError
+from hamflow.files import save_tensors, write_text
+from hamflow.flows import velocity_loss
+from hamflow.progress import Progress
+from hamflow.provenance import versions
+from hamflow.tracking import JsonlLog
+from hamflow.training.draws import Draws, draw_step
+from hamflow.training.ema import ExponentialMovingAverage
+from hamflow.training.state import LOG, StateFolder
+from hamflow.training.times import draw_times
+
+CHECKPOINT = "model.safetensors"
+
+
+def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, device: str = "auto", stream: Any = None) -> Path:
+    """Train one method on one data set; a run that was killed goes on where its last state was, to the same bits.
+
+    Args:
+        spec: `hamflow.config.training_spec`.
+        data_folder: a prepared data set.
+        seed: of the weights and of every draw.
+        output: folder of the checkpoint; receives model.safetensors (weights: the moving average) and train.jsonl.
+        device: "auto", "cpu", "cuda", ...
+        stream: called with each record of train.jsonl (MLflow), or None.
+    Returns:
+        The path of the checkpoint.
+    Raises:
+        DivergenceError: a loss or gradient that is not finite; the last state is kept.
+        UserError: data, configuration or state that cannot be used.
+    """
+    run = _Run(spec, data.load(data_folder), seed, Path(output), runtime.configure(device))
+    with JsonlLog(run.state.log) as log:
+        log.truncate_after(run.kimg)
+        for record in run.records():
+            log.append(record)
+            if stream is not None:
+                stream(record)
+    return run.publish()
+
+
+class _Run:
+    """The state of a training run, and one step of it."""
+
+    def __init__(self, spec: dict[str, Any], dataset: Any, seed: int, output: Path, device: torch.device):
+        self.spec, self.settings, self.dataset = spec, spec["training"], dataset
+        self.seed, self.output, self.device = seed, output, device
+        self.batch = self.settings["batch"]
+        self.steps = math.ceil(1000 * self.settings["train_kimg"] / self.batch)
+        self.model = models.build(spec, models.resolve(spec, dataset), seed)
+        self.network = self.model.network.to(device)
+        self.average = ExponentialMovingAverage(
+            self.network, 1000 * self.settings["ema_halflife_kimg"], self.settings["ema_rampup"]
+        )
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=self.settings["learning_rate"], betas=tuple(self.settings["betas"])
+        )
+        self.metadata = {
+            "spec": spec,
+            "resolved": self.model.resolved,
+            "seed": seed,
+            "kimg": self.steps * self.batch / 1000,
+            "data_sha256": dataset.sha256,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "packages": versions(),
+        }
+        self.state = StateFolder(output, self.metadata)
+        self.step, self.window = self.state.load(self.network, self.average.network, self.optimiser)
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of images seen."""
+        return self.step * self.batch / 1000
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Train to the end; yields a record a report, and saves the state as often as the settings say."""
+        report_steps, state_steps = (self._steps_in(self.settings[f"{what}_kimg"]) for what in ("report", "state"))
+        self._announce()
+        progress = Progress(self.label, self.steps * self.batch, "img", self.step * self.batch)
+        began, began_step = time.perf_counter(), self.step
+        while self.step < self.steps:
+            self.window.append(self.advance())
+            progress.advance(self.batch)
+            if self.step % report_steps == 0 or self.step == self.steps:
+                rate = (self.step - began_step) * self.batch / (time.perf_counter() - began)
+                record = self._record(rate)
+                progress.report(kimg=f"{self.kimg:.1f}", loss=f"{record['loss']:.4f}", **self._pace(rate))
+                yield record
+            if self.step % state_steps == 0 and self.step < self.steps:
+                self.state.save(self.step, self.network, self.average.network, self.optimiser, self.window)
+        progress.close()
+
+    def advance(self) -> float:
+        """One optimiser step; returns the mean weighted loss."""
+        draws = draw_step(self.seed, self.step, self.batch, self.dataset.count, self.dataset.shape)
+        times = draw_times(self.spec["times"], self.model.flow, draws.u)
+        self._set_learning_rate()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._accumulate(draws, times)
+        limit = self.settings["gradient_clip"] or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._divergence(loss, norm, times)
+        self.optimiser.step()
+        self.step += 1
+        self.average.update(self.network, self.step * self.batch, self.batch)
+        return loss
+
+    def publish(self) -> Path:
+        """Move the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
+        write_text(self.output / LOG, self.state.log.read_text())
+        path = self.output / CHECKPOINT
+        save_tensors(path, self.average.network.state_dict(), self.metadata)
+        self.state.remove()
+        return path
+
+    @property
+    def label(self) -> str:
+        """How the progress names the run."""
+        return f"train {self.spec['dataset']}/{self.spec['method']}/seed{self.seed}"
+
+    def _accumulate(self, draws: Draws, times: Tensor) -> float:
+        """Gradients of the mean loss over the batch, a microbatch at a time."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        size = self.settings["microbatch"]
+        with _seeded_dropout(draws.dropout_seed, self.device):
+            for start in range(0, self.batch, size):
+                part = slice(start, start + size)
+                x0, labels = self.dataset.batch(draws.rows[part])
+                loss = self._loss(x0, labels, draws.noise[part], times[part]).sum() / self.batch
+                loss.backward()
+                total += loss.detach()
+        return float(total)
+
+    def _loss(self, x0: Tensor, labels: Tensor | None, noise: Tensor, t: Tensor) -> Tensor:
+        x0, noise, t = x0.to(self.device), noise.to(self.device), t.to(self.device, torch.float32)
+        labels = labels.to(self.device) if self.model.classes and labels is not None else None
+        v0 = self.model.flow.couple(x0, noise)
+
+        def predict(x_t: Tensor, t: float | Tensor) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext():
+                return self.model.velocity(x_t, t, labels).float()  # the loss itself stays in float32
+
+        return self.model.parameterisation.weight(t) * velocity_loss(predict, self.model.flow, x0, v0, t)
+
+    def _set_learning_rate(self) -> None:
+        """Linear ramp over warmup_kimg, then a half cosine to zero (or constant)."""
+        warmup = self.settings["warmup_kimg"]
+        factor = min(1.0, (self.kimg + self.batch / 1000) / warmup) if warmup else 1.0
+        if self.settings["decay"] == "cosine":
+            past = max(0.0, self.kimg - warmup) / max(1e-9, self.metadata["kimg"] - warmup)
+            factor *= 0.5 * (1 + math.cos(math.pi * min(1.0, past)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings["learning_rate"] * factor
+
+    def _record(self, rate: float) -> dict[str, Any]:
+        loss, self.window = sum(self.window) / len(self.window), []
+        lr = self.optimiser.param_groups[0]["lr"]
+        return {"kimg": self.kimg, "loss": loss, "learning_rate": lr, "images_per_second": round(rate, 1)}
+
+    def _pace(self, rate: float) -> dict[str, str]:
+        left = (self.steps - self.step) * self.batch / rate
+        return {"images/s": f"{rate:.0f}", "ETA": time.strftime("%H:%M:%S", time.gmtime(left))}
+
+    def _announce(self) -> None:
+        print(
+            f"{self.label}: {self.metadata['parameters']:,} parameters, {self.metadata['kimg']:g} kimg, "
+            + (f"resumed at {self.kimg:g} kimg" if self.step else "from the start"),
+            flush=True,
+        )
+
+    def _divergence(self, loss: float, norm: float, times: Tensor) -> DivergenceError:
+        saved = self.state.folder / "state.safetensors"
+        return DivergenceError(
+            f"training of '{self.spec['method']}' on '{self.spec['dataset']}' met loss {loss:g} and gradient norm {norm:g} "
+            f"at step {self.step} ({self.kimg:g} kimg), times {float(times.min()):.4g} to {float(times.max()):.4g}",
+            why="weights updated with it would be lost",
+            fix=f"lower training.learning_rate or training.gradient_clip; last good state: "
+            f"{saved if saved.exists() else 'none yet, see training.state_kimg'}",
+        )
+
+    def _steps_in(self, kimg: float) -> int:
+        return max(1, round(1000 * kimg / self.batch))
+
+
+@contextmanager
+def _seeded_dropout(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generator: seeded for this step, and given back as it was found."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,76 @@
+"""The resumable state of a training run: beside, never inside, what is published."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hamflow.errors import CheckpointError
+from hamflow.files import fingerprint, load_tensors, save_tensors
+
+STATE = "state.safetensors"
+LOG = "train.jsonl"
+
+
+class StateFolder:
+    """`<output>/state/<fingerprint>/`: a run of another configuration has another folder, so nothing is mixed up or lost.
+
+    Args:
+        output: the folder of the checkpoint.
+        identity: everything that determines the weights: spec, seed, data, versions.
+    """
+
+    def __init__(self, output: Path, identity: dict[str, Any]):
+        self.identity = identity
+        self.folder = output / "state" / fingerprint(identity)[:16]
+        self.log = self.folder / LOG
+
+    def save(self, step: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, window: list[float]):
+        """Write the state after `step` steps, atomically; `window` holds the sums of the report under way."""
+        tensors = _named("network", network.state_dict()) | _named("average", average.state_dict())
+        for index, moments in optimiser.state_dict()["state"].items():
+            tensors |= _named(f"optimiser.{index}", moments)
+        save_tensors(self.folder / STATE, tensors, {"identity": self.identity, "step": step, "window": window})
+
+    def load(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[float]]:
+        """Restore the latest state in place; returns (steps done, window), (0, []) where there is none.
+
+        Raises:
+            CheckpointError: the state is truncated or of another configuration.
+        """
+        path = self.folder / STATE
+        if not path.exists():
+            return 0, []
+        try:
+            tensors, metadata = load_tensors(path)
+            if metadata["identity"] != self.identity:
+                raise CheckpointError(f"{path} is of another configuration")
+            network.load_state_dict(_under("network", tensors))
+            average.load_state_dict(_under("average", tensors))
+            parameters = optimiser.state_dict()["param_groups"][0]["params"]
+            moments = {index: _under(f"optimiser.{index}", tensors) for index in parameters}
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": moments, "param_groups": groups})
+            return metadata["step"], metadata["window"]
+        except (CheckpointError, KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the training state {path} cannot be resumed ({str(error).splitlines()[0]})",
+                why="going on from a damaged state would give weights that nobody can reproduce",
+                fix=f"delete {self.folder} to train from the start",
+            ) from error
+
+    def remove(self) -> None:
+        """Delete the state of this run (it is published), and the folder above if nothing else is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.exists() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

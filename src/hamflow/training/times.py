@@ -1,0 +1,46 @@
+"""Laws of the training times: from a uniform number in (0, 1) to t in [0, T]."""
+
+import torch
+from torch import Tensor
+
+from hamflow.errors import ConfigurationError
+from hamflow.flows import HamiltonianFlow
+from hamflow.registry import Registry
+
+LAWS: Registry = Registry("time law", "hamflow.training")
+
+
+def draw_times(entry: dict, flow: HamiltonianFlow, u: Tensor) -> Tensor:
+    """Times by the law of a parameter entry {law, ...}.
+
+    Args:
+        u: uniform numbers in (0, 1), [N]; stratified ones give stratified times.
+    Returns: [N], in [0, flow.horizon], time units.
+    """
+    options = dict(entry)
+    return LAWS.build(options.pop("law"), flow=flow, u=u, **options).clamp(max=flow.horizon)
+
+
+@LAWS.register("uniform")
+def uniform(flow: HamiltonianFlow, u: Tensor) -> Tensor:
+    """t ~ U[0, T]."""
+    return flow.horizon * u
+
+
+@LAWS.register("log_normal")
+def log_normal(flow: HamiltonianFlow, u: Tensor, mean: float, std: float) -> Tensor:
+    """ln sigma ~ N(mean, std^2) for the noise-to-signal ratio sigma(t), data units (Karras et al. 2022)."""
+    _require_positive("std", std)
+    return flow.time((mean + std * torch.special.ndtri(u)).exp())
+
+
+@LAWS.register("log_uniform")
+def log_uniform(flow: HamiltonianFlow, u: Tensor, decades: float) -> Tensor:
+    """t log-uniform on [T 10^-decades, T]."""
+    _require_positive("decades", decades)
+    return flow.horizon * 10 ** (decades * (u - 1))
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"`times.{name}` must be > 0, got {value}")
