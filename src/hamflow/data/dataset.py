@@ -1,7 +1,7 @@
 """Reading a prepared data set by memory map."""
 
 import dataclasses
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,9 @@ def load(folder: str | Path, verify: bool = False) -> Dataset:
 def _open(folder: Path, manifest: dict[str, Any], part: slice) -> Dataset:
     kind, shape, count = manifest["kind"], manifest["shape"], manifest["count"]
     stored = [shape[1], shape[2], shape[0]] if kind == "image" else shape
-    told = {"why": WHY, "fix": _fix(folder)}
-    rows = open_array(folder / ARRAYS[kind], dtype=DTYPES[kind], shape=[count, *stored], **told)
-    labels = None
-    if manifest["classes"]:
-        labels = open_array(folder / LABELS, dtype="int64", shape=[count], **told)[part]
+    open_ = partial(open_array, why=WHY, fix=_fix(folder))
+    rows = open_(folder / ARRAYS[kind], dtype=DTYPES[kind], shape=[count, *stored])
+    labels = open_(folder / LABELS, dtype="int64", shape=[count])[part] if manifest["classes"] else None
     return Dataset(folder, manifest, rows[part], labels)
 
 
