@@ -1,9 +1,8 @@
 """Back-fill MLflow from the files of a preset, any number of times, without repeating anything."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hamflow.errors import DataError
 from hamflow.files import fingerprint, sha256_of
@@ -75,31 +74,20 @@ class _Publication:
         self.summary = Summary(missing=missing)
 
     def write(self, results: Path, runs: list[Run]) -> Summary:
-        parent = self._parent(results)
-        for run in runs:
-            run.tags["mlflow.parentRunId"] = parent
-            self._upsert(run, lambda found, run=run: self._points(found, run))
-        return self.summary
-
-    def _parent(self, results: Path) -> str:
-        """The preset's own run; returns its id."""
         files = [
             path for folder in ARTEFACTS for path in sorted((results / folder).glob("*")) if path.is_file()
         ]
         hashes = {f"{path.parent.name}/{path.name}": sha256_of(path) for path in files}
-        key = fingerprint({"preset": results.name, "parent": True})
         tags = {"hamflow.preset": results.name, "hamflow.artefacts": fingerprint(hashes)}
+        parent = Run(fingerprint({"preset": results.name, "parent": True}), results.name, {}, tags)
+        parent_id = self._upsert(parent, files)
+        for run in runs:
+            run.tags["mlflow.parentRunId"] = parent_id
+            self._upsert(run)
+        return self.summary
 
-        def send(run: Any) -> None:
-            for path in files:
-                self.client.log_artifact(run.info.run_id, str(path), path.parent.name)
-
-        return self._upsert(Run(key, results.name, {}, tags), send)
-
-    def _upsert(self, run: Run, send: Callable[[Any], None]) -> str:
+    def _upsert(self, run: Run, files: Sequence[Path] = ()) -> str:
         """Create the run if absent; unless its content is there already, give it all. Returns its id."""
-        from mlflow.entities import Param, RunTag
-
         found = self.existing.get(run.key)
         if found is not None and found.data.tags.get(CONTENT_TAG) == run.content:
             self.summary.unchanged += 1
@@ -110,21 +98,13 @@ class _Publication:
         else:
             self.summary.completed += 1
         run_id = found.info.run_id
-        self.client.log_batch(
-            run_id,
-            params=[Param(name, value) for name, value in run.params.items()],
-            tags=[RunTag(name, value) for name, value in run.tags.items()],
-        )
-        send(found)
-        self.client.set_tag(
-            run_id, CONTENT_TAG, run.content
-        )  # last: a publication cut short is taken up again
+        for path in files:
+            self.client.log_artifact(run_id, str(path), path.parent.name)
+        known = store.known_points(self.client, found, {point.name for point in run.points})
+        new = [point for point in run.points if point not in known]
+        # The content tag comes with the last points: a publication that is cut short is taken up again.
+        store.write(self.client, run_id, new, run.params, run.tags | {CONTENT_TAG: run.content})
+        self.summary.points += len(new)
         if found.info.status != "FINISHED":
             self.client.set_terminated(run_id)
         return run_id
-
-    def _points(self, found: Any, run: Run) -> None:
-        known = store.known_points(self.client, found, {point.name for point in run.points})
-        new = [point for point in run.points if point not in known]
-        store.log_points(self.client, found.info.run_id, new)
-        self.summary.points += len(new)

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -186,11 +186,24 @@ def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
     return points
 
 
-def log_points(client: Any, run_id: str, points: Iterable[Point]) -> None:
-    """Write metric points, a thousand a transaction."""
-    from mlflow.entities import Metric
+def write(
+    client: Any,
+    run_id: str,
+    points: Sequence[Point] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write to a run, a thousand points a transaction; parameters and tags come with the last of them."""
+    from mlflow.entities import Metric, Param, RunTag
 
     now = time.time_ns() // 1_000_000
     metrics = [Metric(name, value, now, step) for name, value, step in points]
-    for start in range(0, len(metrics), POINTS_A_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + POINTS_A_BATCH])
+    while len(metrics) > POINTS_A_BATCH:
+        client.log_batch(run_id, metrics=metrics[:POINTS_A_BATCH])
+        metrics = metrics[POINTS_A_BATCH:]
+    client.log_batch(
+        run_id,
+        metrics=metrics,
+        params=[Param(name, value) for name, value in (params or {}).items()],
+        tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+    )

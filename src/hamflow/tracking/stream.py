@@ -28,8 +28,8 @@ class RunStream:
     """Sends lines of train.jsonl to MLflow in batches. The JSONL is the truth; this is a view of it.
 
     Where MLflow or the store is missing, one line is printed and every call does nothing. Where the store
-    fails or is slow, likewise; `hamflow publish` completes the run later. No call raises, or takes more than a
-    second.
+    fails or is slow, likewise; `hamflow publish` completes the run later. No call raises, and none takes more
+    than a second.
 
     Args:
         key: the run's key (`run_key`); a run of that key is continued, without repeating the points it has.
@@ -129,20 +129,18 @@ class RunStream:
             points = [point for record in records for point in curve_points(record)]
             if known is None:
                 known = store.known_points(client, run, {point.name for point in points})
-            store.log_points(client, run.info.run_id, [point for point in points if point not in known])
+            store.write(client, run.info.run_id, [point for point in points if point not in known])
         client.set_terminated(run.info.run_id, self._status)
 
     def _open(self, client: Any) -> Any:
         """Find or make the run, and give it its parameters and tags."""
-        from mlflow.entities import Param
-
         experiment = store.experiment_id(client, self.uri, self.experiment)
         run = store.find_run(client, experiment, self.key)
         if run is None:
             run = client.create_run(experiment, run_name=self.name or None, tags=self.tags)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
-        client.log_batch(run.info.run_id, params=[Param(name, value) for name, value in self.params.items()])
+        store.write(client, run.info.run_id, params=self.params)
         return run
 
     def _collect(self) -> tuple[list[Mapping[str, Any]], bool]:
