@@ -1,0 +1,135 @@
+"""The metrics of the tables by name. A new one is a function of a `Comparison` under a decorator."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hamflow.data import Density
+from hamflow.metrics import points
+from hamflow.metrics.frechet import frechet_distance, frechet_distance_of
+from hamflow.metrics.kernel import kernel_distance, mmd
+from hamflow.metrics.moments import moments_of
+from hamflow.metrics.reference import Reference, thin
+
+Value = float | Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples beside what they are compared with.
+
+    Args:
+        kind: "image" or "point".
+        features: name of the feature network, or "points".
+        suffix: of the metrics' names.
+        samples: [n, d]: features, or the points themselves.
+        reference: statistics of the data in the same features.
+        density: exact law of the data, where it is known.
+    """
+
+    kind: str
+    features: str
+    suffix: str
+    samples: np.ndarray
+    reference: Reference
+    density: Density | None = None
+
+    @cached_property
+    def frechet(self) -> float:
+        """Fréchet distance, squared feature units."""
+        n, d = self.samples.shape
+        if n < d and len(self.reference.rows) == self.reference.n:
+            return frechet_distance_of(self.samples, self.reference.rows)
+        moments = moments_of(self.samples)
+        reference = self.reference
+        return frechet_distance(reference.mean, reference.covariance, moments.mean, moments.covariance)
+
+
+Metric = Callable[[Comparison], Value]
+_METRICS: dict[tuple[str, str], Metric] = {}
+
+
+def register(kind: str, name: str) -> Callable[[Metric], Metric]:
+    """Decorator: a metric of images or of points; `{suffix}` in its name stands for the feature network.
+
+    The function gives a value; or a mapping of `value` and further columns (`n`, if it is not that of all
+    samples); or None where the metric does not apply.
+    """
+
+    def enter(metric: Metric) -> Metric:
+        _METRICS[kind, name] = metric
+        return metric
+
+    return enter
+
+
+def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Every metric that applies: {name: {"value", "n", "features", ...}}; n samples were used."""
+    measured = {}
+    for (kind, name), metric in _METRICS.items():
+        value = metric(comparison) if kind == comparison.kind else None
+        if value is not None:
+            row = dict(value) if isinstance(value, Mapping) else {"value": value}
+            common = {"n": len(comparison.samples), "features": comparison.features}
+            measured[name.format(suffix=comparison.suffix)] = {**common, **row}
+    return measured
+
+
+@register("image", "fd_{suffix}")
+def fd(comparison: Comparison) -> Value:
+    """Fréchet distance; biased upwards by about 1/n: compare equal n only."""
+    return comparison.frechet
+
+
+@register("image", "fd_{suffix}_relative")
+def fd_relative(comparison: Comparison) -> Value:
+    """Fréchet distance / trace of the reference covariance: in units of the data's own spread."""
+    return comparison.frechet / comparison.reference.trace
+
+
+@register("image", "kd_{suffix}")
+def kd(comparison: Comparison) -> Value:
+    """Unbiased kernel distance; may be negative."""
+    samples = thin(comparison.samples)
+    return {"value": kernel_distance(samples, comparison.reference.rows), "n": len(samples)}
+
+
+@register("point", "w2")
+def exact_w2(comparison: Comparison) -> Value:
+    """Wasserstein-2 distance by the best assignment, data units."""
+    if len(comparison.samples) > points.EXACT_LIMIT:
+        return None
+    return points.w2(comparison.samples, comparison.reference.rows)
+
+
+@register("point", "sliced_w2")
+def sliced_w2(comparison: Comparison) -> Value:
+    """Its sliced form, where there are too many points for the best assignment."""
+    if len(comparison.samples) <= points.EXACT_LIMIT:
+        return None
+    return points.sliced_w2(comparison.samples, comparison.reference.rows)
+
+
+@register("point", "mmd")
+def squared_mmd(comparison: Comparison) -> Value:
+    """Unbiased squared maximum mean discrepancy with Gaussian kernels; may be negative."""
+    return mmd(comparison.samples, comparison.reference.rows)
+
+
+@register("point", "nll")
+def nll(comparison: Comparison) -> Value:
+    """Mean exact -log density of the samples, nats."""
+    if comparison.density is None:
+        return None
+    return points.negative_log_likelihood(comparison.samples, comparison.density)
+
+
+@register("point", "support")
+def support(comparison: Comparison) -> Value:
+    """Fraction of the samples where the data's density is positive, if it vanishes anywhere."""
+    if comparison.density is None or not comparison.density.bounded:
+        return None
+    return points.support_fraction(comparison.samples, comparison.density)

@@ -1,0 +1,226 @@
+"""Table 1 in the paper's layout: methods as rows, data sets as columns, `value / NFE`; Markdown and LaTeX."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hamflow.report import labels, paper
+
+Row = Mapping[str, str]
+NONE = "–"
+PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
+EXCEPTIONS = {
+    "support": "support, where higher is",
+    "nll": "NLL, which should equal the bound's",
+}  # to "lower is better"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is Markdown or LaTeX.
+
+    Fields: `groups` are (title, number of columns) above the heads (title, unit); each line begins with the
+    method; `rule` is the number of lines above the bound's.
+    """
+
+    name: str
+    caption: str
+    groups: list[tuple[str, int]]
+    heads: list[tuple[str, str]]
+    lines: list[list[str]]
+    rule: int
+
+
+def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+    """The tables as Markdown; `titles` gives the data sets' labels."""
+    return "\n".join(_markdown(grid) for grid in grids(rows, titles))
+
+
+def latex(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+    """The tables as LaTeX, to be \\input."""
+    return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(
+        _latex(grid) for grid in grids(rows, titles)
+    )
+
+
+def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
+    """Table 1, then one table of all metrics for each data set."""
+    chosen = largest_budget(rows)
+    order = _images_first(chosen)
+    return [_table1(chosen, titles, order), *(_all_metrics(chosen, d, titles[d]) for d in order)]
+
+
+def largest_budget(rows: Sequence[Row]) -> list[Row]:
+    """Of each data set and method the lines at the preferred sampler's largest NFE; the bound's as it is."""
+    chosen: list[Row] = []
+    for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
+        of_method = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
+        samplers = sorted({row["sampler"] for row in of_method})
+        sampler = PREFERRED_SAMPLER if PREFERRED_SAMPLER in samplers else samplers[0]
+        nfe = max(float(row["nfe"]) for row in of_method if row["sampler"] == sampler)
+        chosen += [row for row in of_method if row["sampler"] == sampler and float(row["nfe"]) == nfe]
+    return chosen
+
+
+def number(value: float) -> str:
+    """Three significant figures: 0.0231, 2.12, 1234, 4.2e-05."""
+    if value and abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def measurement(mean: str, std: str) -> str:
+    """A mean with its standard deviation to two figures, 0.108 ± 0.010; a mean alone to three."""
+    if not std:
+        return number(float(mean))
+    decimals = 0 if float(std) == 0 else max(0, 1 - math.floor(math.log10(float(std))))
+    if decimals > 5:
+        return f"{float(mean):.2e} ± {float(std):.1e}"
+    return f"{float(mean):.{decimals}f} ± {float(std):.{decimals}f}"
+
+
+def _images_first(rows: Sequence[Row]) -> list[str]:
+    """The data sets: images, then points, each by name."""
+    return [d for _, d in sorted({(row["features"] == labels.POINTS, row["dataset"]) for row in rows})]
+
+
+def _table1(rows: Sequence[Row], titles: Mapping[str, str], datasets: Sequence[str]) -> Grid:
+    headlines = {d: labels.headline([row["metric"] for row in rows if row["dataset"] == d]) for d in datasets}
+    methods = sorted({*paper.LABELS, *(row["method"] for row in rows)}, key=paper.order)
+    lines = []
+    for method in methods:
+        ours = [_cell(rows, dataset, method, headlines[dataset]) for dataset in datasets]
+        theirs = [_figure(column.get(method)) for column in paper.TABLE.values()]
+        if {*ours, *theirs} != {NONE}:
+            lines.append([_label(rows, method), *ours, *theirs])
+    return Grid(
+        name="table1",
+        caption=_caption(rows, titles, headlines),
+        groups=[("", 1), ("ours", len(datasets)), ("the paper", len(paper.TABLE))],
+        heads=[("method", ""), *((titles[d], labels.short(headlines[d])) for d in datasets)]
+        + [(title, "FID") for title in paper.COLUMNS.values()],
+        lines=lines,
+        rule=len(lines) - (methods[-1] == paper.BOUND),
+    )
+
+
+def _all_metrics(rows: Sequence[Row], dataset: str, title: str) -> Grid:
+    mine = [row for row in rows if row["dataset"] == dataset]
+    methods = sorted({row["method"] for row in mine}, key=paper.order)
+    metrics = sorted({row["metric"] for row in mine})
+    exceptions = [text for metric, text in EXCEPTIONS.items() if metric in metrics]
+    return Grid(
+        name=f"table1-{dataset}",
+        caption=f"{title}, preset {mine[0]['preset']}: all metrics, value / NFE, lower is better"
+        + (f", but for {', and '.join(exceptions)}" if exceptions else "")
+        + f"; {_basis(mine)}.",
+        groups=[("", 1), (title, len(metrics))],
+        heads=[("method", ""), *((labels.short(metric), "") for metric in metrics)],
+        lines=[[_label(mine, m), *(_cell(mine, dataset, m, metric) for metric in metrics)] for m in methods],
+        rule=len(methods) - (methods[-1] == paper.BOUND),
+    )
+
+
+def _caption(rows: Sequence[Row], titles: Mapping[str, str], headlines: Mapping[str, str]) -> str:
+    samplers = sorted({row["sampler"] for row in rows if row["method"] != paper.BOUND})
+    seeds = max(int(row["seeds"]) for row in rows)
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    bases: dict[str, list[str]] = {}
+    for dataset, metric in headlines.items():
+        mine = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
+        bases.setdefault(f"{labels.metric(metric)}, {_basis(mine)}", []).append(titles[dataset])
+    comparable = any(row["paper"] for row in rows)
+    return (
+        f"Table 1, preset {rows[0]['preset']}: value / NFE, lower is better. "
+        f"Ours: largest NFE of {' and '.join(samplers) or 'no sampler'}, {spread}. "
+        + "".join(f"{', '.join(names)}: {basis}. " for basis, names in bases.items())
+        + "The paper (arXiv:2410.20470): FID with features Inception-v3, n = 50000"
+        + ("." if comparable else "; other data and another network than ours, so that no value compares.")
+    )
+
+
+def _basis(rows: Sequence[Row]) -> str:
+    """The feature network and the sample counts behind figures."""
+    networks = ", ".join(sorted({labels.features(row["features"]) for row in rows}))
+    drawn = _counts([row for row in rows if row["method"] != paper.BOUND])
+    bound = _counts([row for row in rows if row["method"] == paper.BOUND])
+    counts = [f"n = {drawn}"] * bool(drawn) + [f"n = {bound} for the bound"] * (bound not in ("", drawn))
+    return ", ".join([f"features {networks}", *counts])
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    counts = sorted({int(row["n_samples"]) for row in rows})
+    return "" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _cell(rows: Sequence[Row], dataset: str, method: str, metric: str) -> str:
+    for row in rows:
+        if (row["dataset"], row["method"], row["metric"]) == (dataset, method, metric):
+            cost = f" / {row['nfe']}" if method != paper.BOUND else ""
+            return measurement(row["mean"], row["std"]) + cost
+    return NONE
+
+
+def _figure(figure: paper.Figure | None) -> str:
+    return NONE if figure is None else f"{figure.fid:.2f} / {figure.nfe}"
+
+
+def _label(rows: Sequence[Row], method: str) -> str:
+    ours = next((row["label"] for row in rows if row["method"] == method), None)
+    return ours or paper.LABELS.get(method, paper.BOUND_LABEL)
+
+
+def _markdown(grid: Grid) -> str:
+    groups = [title for title, count in grid.groups for _ in range(count)]
+    heads = [
+        "<br>".join(part for part in (group if len(grid.groups) > 2 else "", *head) if part)
+        for group, head in zip(groups, grid.heads, strict=True)
+    ]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *grid.lines]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"**{grid.caption}**\n\n{table}\n"
+
+
+def _latex(grid: Grid) -> str:
+    spans, rules, start = [], [], 1
+    for title, count in grid.groups:
+        spans.append(f"\\multicolumn{{{count}}}{{c}}{{{_escape(title)}}}" if title else "")
+        if title:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
+        start += count
+    body = [_latex_line(line) for line in grid.lines]
+    if grid.rule < len(body):
+        body.insert(grid.rule, "\\midrule")
+    units = [_latex_line([unit for _, unit in grid.heads])] if any(unit for _, unit in grid.heads) else []
+    lines = [
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_escape(grid.caption)}}}",
+        f"\\label{{tab:{grid.name}}}",
+        "\\begin{adjustbox}{max width=\\linewidth}",
+        f"\\begin{{tabular}}{{l{'r' * (len(grid.heads) - 1)}}}",
+        "\\toprule",
+        " & ".join(spans) + r" \\",
+        " ".join(rules),
+        _latex_line([title for title, _ in grid.heads]),
+        *units,
+        "\\midrule",
+        *body,
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{adjustbox}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(_escape(cell) for cell in cells) + r" \\"
+
+
+def _escape(text: str) -> str:
+    for plain, tex in (("\\", "\\textbackslash "), *((c, f"\\{c}") for c in "&%$#_{}")):
+        text = text.replace(plain, tex)
+    return (
+        text.replace("±", "$\\pm$").replace("–", "--").replace("~", "\\textasciitilde ").replace("^", "\\^{}")
+    )

@@ -1,0 +1,130 @@
+"""table1.csv, the contract with everything downstream, and the same in the paper's layout."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hamflow.files import write_text
+from hamflow.report import layout, paper
+from hamflow.report.collect import MetricsError, Result, collect, find
+
+COLUMNS = (
+    "preset",
+    "dataset",
+    "conditional",
+    "method",
+    "label",
+    "sampler",
+    "nfe",
+    "metric",
+    "features",
+    "n_samples",
+    "seeds",
+    "mean",
+    "std",
+    "paper",
+)
+Row = dict[str, str]
+
+
+def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path] | None = None) -> list[Row]:
+    """Write table1.csv, table1.md and table1.tex of a preset; equal inputs give equal bytes.
+
+    Args:
+        metrics: results/<preset>/metrics, or any folders below it.
+        output: folder of the tables.
+        files: exactly these JSON files instead of all that lie in `metrics`.
+    Returns:
+        The lines of table1.csv.
+    Raises:
+        MetricsError: none, or some that contradict each other (`hamflow.report.collect`).
+    """
+    folders = [metrics] if isinstance(metrics, str | Path) else list(metrics)
+    if files is None and not find(folders):
+        raise MetricsError(
+            f"there are no metrics in {', '.join(map(str, folders))}",
+            fix="run the experiment first: `snakemake --cores 2`, or `hamflow evaluate --help`",
+        )
+    results = collect(sorted({Path(file) for file in files}) if files is not None else find(folders))
+    rows = aggregate(results)
+    write_text(Path(output) / "table1.csv", to_csv(rows))
+    titles = {result.dataset: result.dataset_label for result in results}
+    write_text(Path(output) / "table1.md", layout.markdown(rows, titles))
+    write_text(Path(output) / "table1.tex", layout.latex(rows, titles))
+    return rows
+
+
+def aggregate(results: Sequence[Result]) -> list[Row]:
+    """One line for each (data set, method, setting, metric), over the seeds.
+
+    Sorted by data set, conditional, method (the paper's order, then by name, the bound last), sampler, NFE,
+    metric. `seeds` counts them; `std` is the sample standard deviation (n - 1), empty for one seed; `nfe` of
+    an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's metric used.
+    """
+    groups: dict[tuple, list[tuple[Result, dict]]] = {}
+    for result in results:
+        for name, metric in result.metrics.items():
+            if metric["value"] is not None:  # it does not apply to these samples
+                key = (result.dataset, result.conditional, paper.order(result.method), result.sampler)
+                groups.setdefault((*key, result.setting, name), []).append((result, metric))
+    lines = [(_sort_key(key, members), _row(key[-1], members)) for key, members in groups.items()]
+    return [row for _, row in sorted(lines, key=lambda line: line[0])]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The lines as CSV with a header, newline-terminated."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def read_table(path: Path) -> list[Row]:
+    """The lines of a table1.csv. Raises MetricsError for a file that is absent or no such table."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), tuple(reader.fieldnames or ())
+    except FileNotFoundError as error:
+        raise MetricsError(f"there is no table {path}", fix="`hamflow tabulate --help`") from error
+    if columns != COLUMNS or not rows:
+        raise MetricsError(
+            f"{path} is not a table1.csv: its columns are {', '.join(columns) or 'missing'}",
+            fix="make it anew with `hamflow tabulate`",
+        )
+    return rows
+
+
+def _sort_key(key: tuple, members: Sequence[tuple[Result, dict]]) -> tuple:
+    dataset, conditional, method, sampler, setting, metric = key
+    return dataset, conditional, method, sampler, _nfe(members), setting, metric
+
+
+def _nfe(members: Sequence[tuple[Result, dict]]) -> float:
+    return statistics.fmean(result.nfe for result, _ in members)
+
+
+def _row(name: str, members: Sequence[tuple[Result, dict]]) -> Row:
+    result, metric = members[0]
+    values = [float(m["value"]) for _, m in members]
+    nfe = _nfe(members)
+    known = paper.published(result.dataset, result.conditional, result.method, nfe, name)
+    return {
+        "preset": result.preset,
+        "dataset": result.dataset,
+        "conditional": str(result.conditional).lower(),
+        "method": result.method,
+        "label": result.label,
+        "sampler": result.sampler,
+        "nfe": f"{nfe:g}",
+        "metric": name,
+        "features": metric["features"],
+        "n_samples": str(min(m["n"] for _, m in members)),
+        "seeds": str(len(members)),
+        "mean": repr(statistics.fmean(values)),
+        "std": repr(statistics.stdev(values)) if len(values) > 1 else "",
+        "paper": "" if known is None else repr(known),
+    }

@@ -1,0 +1,32 @@
+"""Score matching, explicit, denoising, implicit and Hamiltonian, and the Hamiltonian score discrepancy.
+
+Names are imported on first use, so that the command line does not wait for torch.
+"""
+
+import importlib
+
+_HOME = {
+    "explicit": "objectives",
+    "denoising": "objectives",
+    "implicit": "objectives",
+    "sliced": "objectives",
+    "hamiltonian": "objectives",
+    "gain": "objectives",
+    "HamiltonianSettings": "settings",
+    "HamiltonianScoreMatching": "training",
+    "ScoreField": "fields",
+    "VelocityPredictor": "fields",
+    "build_network": "fields",
+    "Discrepancy": "discrepancy",
+    "hamiltonian_score_discrepancy": "discrepancy",
+    "model_discrepancy": "model",
+    "GaussianToy": "closed_forms",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"hamflow.score.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'hamflow.score' has no attribute {name!r}")

@@ -1,0 +1,50 @@
+"""Every registered flow, on data whose optimal velocity has a closed form."""
+
+import pytest
+import torch
+
+from hamflow import flows
+from hamflow.mixtures import GaussianMixture
+
+OPTIONS = {
+    "diffusion": [{"horizon": 80.0}],
+    "oscillation": [{"alpha": 1.0}, {"alpha": 1.7}],
+    "reflection": [{"low": -2.0, "high": 3.0, "speed": 1.5}],
+}
+
+
+def every_flow():
+    """All flows by registration: a new one is tested without a line here."""
+    return [flows.build(name, **options) for name in flows.names() for options in OPTIONS.get(name, [{}])]
+
+
+def linear_flows():
+    return [flow for flow in every_flow() if isinstance(flow, flows.LinearFlow)]
+
+
+def identify(flow):
+    return "-".join([flow.name, *(f"{key}{value}" for key, value in flow.options.items())])
+
+
+def pytest_generate_tests(metafunc):
+    if "flow" in metafunc.fixturenames:
+        metafunc.parametrize("flow", every_flow(), ids=identify)
+    if "linear" in metafunc.fixturenames:
+        metafunc.parametrize("linear", linear_flows(), ids=identify)
+
+
+@pytest.fixture
+def mixture():
+    return GaussianMixture([0.4, 0.6], [-2.0, 2.0], [1.0, 0.7])
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(2)
+    return torch.rand(400, 2, generator=generator, dtype=torch.float64) * 2 - 1
+
+
+@pytest.fixture
+def noise():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(400, 2, generator=generator, dtype=torch.float64)

@@ -1,0 +1,123 @@
+"""What every Hamiltonian generative flow owes, whatever its force."""
+
+import pytest
+import torch
+
+from hamflow import flows
+from hamflow.dynamics import ElasticBox, Harmonic, simulate, zero
+from hamflow.errors import ConfigurationError
+
+FORCES = {
+    "diffusion": lambda flow: zero,
+    "flow_matching": lambda flow: zero,
+    "oscillation": lambda flow: Harmonic(flow.alpha),
+    "reflection": lambda flow: ElasticBox(flow.low, flow.high),
+}
+
+
+def times_of(flow, count):
+    return torch.linspace(0, 1, count, dtype=torch.float64) * flow.horizon
+
+
+def test_pushing_starts_at_the_data(flow, data, noise):
+    v0 = flow.couple(data, noise)
+    torch.testing.assert_close(flow.push(data, v0, 0.0), (data, v0))
+
+
+def test_pushing_is_the_motion_under_the_flows_force(flow, data, noise):
+    v0, t = flow.couple(data, noise), 0.6 * flow.horizon
+    moved = simulate(FORCES[flow.name](flow), data, v0, t, 4000, "yoshida4")
+    torch.testing.assert_close(flow.push(data, v0, t), moved, rtol=0, atol=1e-9)
+
+
+def test_pushing_back_with_reversed_velocity_returns_home(flow, data, noise):
+    v0, t = flow.couple(data, noise), times_of(flow, len(data))
+    x_t, v_t = flow.push(data, v0, t)
+    x_back, v_back = flow.push(x_t, -v_t, t)
+    torch.testing.assert_close((x_back, -v_back), (data, v0), rtol=0, atol=1e-11)
+
+
+def test_pushing_composes(flow, data, noise):
+    v0, half = flow.couple(data, noise), 0.5 * flow.horizon
+    torch.testing.assert_close(
+        flow.push(*flow.push(data, v0, half), half), flow.push(data, v0, flow.horizon), rtol=0, atol=1e-11
+    )
+
+
+def test_the_velocity_is_the_rate_of_the_position(flow, data, noise):
+    v0, t, h = flow.couple(data, noise), 0.37 * flow.horizon, 1e-6 * flow.horizon
+    ahead, behind = (flow.push(data, v0, t + sign * h)[0] for sign in (1, -1))
+    v_t = flow.push(data, v0, t)[1]
+    rate = (ahead - behind) / (2 * h)
+    smooth = (rate.abs() - v_t.abs()).abs() < 1e-6  # a wall hit between t - h and t + h turns the velocity round
+    assert int((~smooth).sum()) <= 2
+    torch.testing.assert_close(rate[smooth], v_t[smooth], rtol=0, atol=1e-6)
+
+
+def test_the_terminal_law_is_that_of_pushed_data(flow, data):
+    """Mean and standard deviation of x_T against the law that samplers start from, within five standard errors."""
+    generator = torch.Generator().manual_seed(4)
+    n = 200_000
+    x0 = data[torch.randint(len(data), (n,), generator=generator)]
+    noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    x_T, _ = flow.push(x0, flow.couple(x0, noise), flow.horizon)
+    start = flow.terminal(torch.randn(n, 2, generator=generator, dtype=torch.float64))
+    scale = start.std()
+    assert float((x_T.mean(0) - start.mean(0)).abs().max() / scale) < 5 * (2 / n) ** 0.5 + 1 / flow.horizon * (
+        flow.name == "diffusion"  # the only one whose data are not quite gone at T
+    )
+    assert float((x_T.std(0) / start.std(0) - 1).abs().max()) < 5 * (2 / n) ** 0.5
+
+
+def test_sigma_and_time_are_inverse_and_increasing(flow):
+    t = times_of(flow, 50)[1:-1]
+    sigma = flow.sigma(t)
+    assert bool((sigma.diff() > 0).all())
+    torch.testing.assert_close(flow.time(sigma), t, rtol=1e-12, atol=0)
+    assert float(flow.sigma(torch.zeros(1))) == 0
+
+
+def test_what_the_network_sees_has_about_unit_spread(flow, noise):
+    generator = torch.Generator().manual_seed(5)
+    x0 = 0.5 * torch.randn(20_000, 2, generator=generator, dtype=torch.float64)
+    v0 = flow.couple(x0, torch.randn(20_000, 2, generator=generator, dtype=torch.float64))
+    for t in times_of(flow, 5):
+        seen = flow.standardise(flow.push(x0, v0, t)[0], t, 0.5)
+        assert 0.3 < float(seen.std()) < 1.1
+
+
+def test_settling_is_idempotent_and_unfolding_agrees_inside(flow, noise):
+    settled = flow.settle(10 * noise)
+    torch.testing.assert_close(flow.settle(settled), settled)
+
+    def velocity(x, t):
+        return torch.sin(x) * t
+
+    torch.testing.assert_close(flow.unfold(velocity)(settled, 2.0), velocity(settled, 2.0))
+
+
+def test_options_rebuild_the_flow(flow):
+    again = flows.build(flow.name, **flow.options)
+    assert (again.options, again.horizon) == (flow.options, flow.horizon)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "oscilation"}, "Did you mean 'oscillation'"),
+        ({"name": "oscillation", "alpa": 1.0}, "Did you mean 'alpha'"),
+        ({"name": "oscillation", "alpha": 0.0}, "must be a number > 0"),
+        ({"name": "diffusion", "horizon": "long"}, "must be a number > 0"),
+        ({"name": "reflection", "low": -0.5, "high": 0.5}, "does not contain the data"),
+        ({"name": "reflection", "speed": -1.0}, "must be a number > 0"),
+    ],
+)
+def test_an_impossible_entry_is_refused_and_says_why(entry, message):
+    with pytest.raises(ConfigurationError, match=message):
+        flows.resolve(entry, sigma_data=0.5, box=(-1.0, 1.0))
+
+
+def test_auto_values_come_from_the_data():
+    assert flows.resolve({"name": "oscillation", "alpha": "auto"}, 0.5, (-1, 1)).alpha == 2.0
+    box = flows.resolve({"name": "reflection", "horizon": "auto", "speed": 2.0}, 0.5, (-3.0, 1.0))
+    assert (box.low, box.high, box.horizon) == (-3.0, 1.0, 3.0)
