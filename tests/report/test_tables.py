@@ -1,0 +1,201 @@
+"""table1.csv and its readable forms."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from hamflow.report import layout, paper
+from hamflow.report.collect import MetricsError
+from hamflow.report.tables import COLUMNS, read_table, tabulate
+
+DESIGN = "preset,dataset,conditional,method,label,sampler,nfe,metric,features,n_samples,seeds,mean,std,paper"
+
+
+def values_of(metrics, row) -> list[float]:
+    """The values behind a line, read from the JSON files alone."""
+    stem = f"{row['sampler']}-nfe{row['nfe']}.json"
+    files = (metrics / row["dataset"] / row["method"]).glob(f"seed*/{stem}")
+    return [json.loads(file.read_text())["metrics"][row["metric"]]["value"] for file in files]
+
+
+def test_the_columns_are_those_of_the_contract(metrics, tmp_path):
+    tabulate(metrics, tmp_path / "out")
+    assert (tmp_path / "out" / "table1.csv").read_text().splitlines()[0] == DESIGN == ",".join(COLUMNS)
+
+
+def test_every_line_is_the_mean_and_standard_deviation_over_its_seeds(metrics, tmp_path):
+    rows = tabulate(metrics, tmp_path / "out")
+    assert len(rows) == 2 * 3 * (1 + 2) + (1 + 2)  # methods x settings x metrics, and the bounds
+    for row in rows:
+        values = values_of(metrics, row)
+        assert int(row["seeds"]) == len(values)
+        assert float(row["mean"]) == pytest.approx(np.mean(values), rel=1e-15)
+        if len(values) == 1:
+            assert row["std"] == ""
+        else:
+            assert float(row["std"]) == pytest.approx(np.std(values, ddof=1), rel=1e-13)
+
+
+def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_path):
+    tabulate(metrics, tmp_path / "a")
+    tabulate(shutil.copytree(metrics, tmp_path / "elsewhere"), tmp_path / "b")
+    tabulate(metrics, tmp_path / "c", sorted(metrics.rglob("*.json"), reverse=True))
+    for name in ("table1.csv", "table1.md", "table1.tex"):
+        assert len({(tmp_path / folder / name).read_bytes() for folder in "abc"}) == 1
+
+
+def test_lines_are_sorted_and_the_bound_comes_last_of_its_data_set(metrics, tmp_path):
+    rows = tabulate(metrics, tmp_path)
+    keys = [
+        (r["dataset"], paper.order(r["method"]), r["sampler"], float(r["nfe"]), r["metric"]) for r in rows
+    ]
+    assert keys == sorted(keys)
+    assert [r["method"] for r in rows if r["dataset"] == "digits"][-1] == "data"
+
+
+def test_what_is_written_is_read_back(metrics, tmp_path):
+    rows = tabulate(metrics, tmp_path)
+    assert read_table(tmp_path / "table1.csv") == rows
+
+
+@pytest.mark.parametrize("key", paper.TABLE, ids=str)
+def test_the_papers_figures_join_only_at_their_own_nfe_and_metric(key):
+    for method, (fid, nfe) in paper.TABLE[key].items():
+        assert paper.published(*key, method, nfe, "fid") == fid
+        assert paper.published(*key, method, nfe + 1, "fid") is None
+        assert paper.published(*key, method, nfe, "fd_enlite0") is None
+        assert paper.published("digits", False, method, nfe, "fid") is None
+
+
+def test_the_papers_table_is_that_of_the_specification():
+    """SPEC 3, as text; the conditional rows are those with fewer methods."""
+    text = {
+        ("cifar10", False): "2.92/1 2.10/147 2.48/104 3.77/35 3.01/35 1.98/35 2.73/8 2.12/35",
+        ("cifar10", True): "3.11/35 2.48/35 1.79/35 1.97/35",
+        ("ffhq64", False): "25.95/79 3.39/79 2.39/79 2.86/79",
+    }
+    ours = {
+        key: " ".join(f"{f.fid:.2f}/{f.nfe}" for f in column.values()) for key, column in paper.TABLE.items()
+    }
+    assert ours == text
+    assert all(list(column) == sorted(column, key=paper.order) for column in paper.TABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "conditional", "fid"), [("cifar10", False, 2.12), ("cifar10_conditional", True, 1.97)]
+)
+def test_the_paper_column_of_the_csv(tmp_path, make_result, write_result, dataset, conditional, fid):
+    metric = {"fid": {"value": 3.0, "n": 50000, "features": "inception"}}
+    for nfe in (17, 35):
+        content = make_result(dataset, "oscillation", nfe=nfe, conditional=conditional, metrics=metric)
+        write_result(tmp_path / "metrics", content)
+    rows = tabulate(tmp_path / "metrics", tmp_path)
+    assert [(row["nfe"], row["paper"]) for row in rows] == [("17", ""), ("35", str(fid))]
+    assert "no value compares" not in (tmp_path / "table1.md").read_text()
+
+
+def test_seeds_of_an_adaptive_sampler_share_a_line_though_their_nfe_differ(
+    tmp_path, make_result, write_result
+):
+    for seed, nfe in enumerate((60, 73)):
+        write_result(tmp_path / "m", make_result(seed=seed, sampler="dopri5", nfe=nfe), "dopri5-nfeauto")
+    (row,) = tabulate(tmp_path / "m", tmp_path)
+    assert (row["nfe"], row["seeds"]) == ("66.5", "2")
+
+
+def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path):
+    rows = tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    table = text.split("\n\n")[1].splitlines()
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table[2:]}
+    paper_rows = {paper.LABELS[method] for column in paper.TABLE.values() for method in column}
+    assert set(cells) == paper_rows | {row["label"] for row in rows}
+    best = next(
+        r
+        for r in rows
+        if (r["dataset"], r["method"], r["sampler"], r["nfe"]) == ("digits", "edm", "heun", "35")
+    )
+    assert cells["EDM"][0] == f"{layout.measurement(best['mean'], best['std'])} / 35"
+    assert cells["EDM"][2:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
+    for fact in ("preset toy", "EfficientNet-Lite0", "n = 1797", "n = 898 for the bound", "3 seeds", "heun"):
+        assert fact in text.split("\n\n")[0]
+
+
+def test_latex_is_balanced_and_every_line_has_the_tables_columns(metrics, tmp_path):
+    tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.tex").read_text()
+    opened, closed = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
+    assert sorted(opened) == sorted(closed)
+    assert re.search(r"(?<!\\)[_#]", re.sub(r"\\label{.*}", "", text)) is None
+    for tabular in text.split("\\begin{tabular}{")[1:]:
+        columns = len(tabular.split("}")[0])
+        lines = [line for line in tabular.split("\\midrule", 1)[1].splitlines() if line.endswith(r"\\")]
+        assert {line.count("&") + 1 for line in lines} == {columns}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        ("0.10784", "0.0098", "0.1078 ± 0.0098"),
+        ("25.951", "1.23", "26.0 ± 1.2"),
+        ("1234.5", "67", "1234 ± 67"),
+        ("2.0", "0.0", "2 ± 0"),
+        ("0.00003", "0.000002", "3.00e-05 ± 2.0e-06"),
+        ("0.0231", "", "0.0231"),
+        ("0.0", "", "0.00"),
+        ("-0.00012", "", "-1.2e-04"),
+    ],
+)
+def test_measurements_are_written_to_the_figures_that_they_have(mean, std, text):
+    assert layout.measurement(mean, std) == text
+
+
+def test_no_metrics_is_explained(tmp_path):
+    with pytest.raises(MetricsError, match="no metrics"):
+        tabulate(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+CONTRADICTIONS = {
+    "two presets": ({"preset": "other"}, "presets"),
+    "two labels": ({"label": "Another"}, "labels"),
+    "two sample counts": ({"n": 64}, "sample counts"),
+    "another path": ({"method": "data"}, "another name"),
+    "a wrong type": ({"seed": "1"}, "`seed`"),
+    "no metrics": ({"metrics": {}}, "`metrics` is empty"),
+    "no n": ({"metrics": {"fd_enlite0": {"value": 1.0, "features": "x"}}}, "lacks"),
+    "two feature networks": (
+        {"metrics": {"fd_enlite0": {"value": 1, "n": 1797, "features": "x"}}},
+        "feature networks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_contradictions_are_explained_and_nothing_is_written(metrics, tmp_path, make_result, name):
+    changes, words = CONTRADICTIONS[name]
+    wrong = make_result(**{"seed": 1} | changes)
+    (metrics / "digits" / "edm" / "seed1" / "heun-nfe35.json").write_text(json.dumps(wrong))
+    with pytest.raises(MetricsError, match=words):
+        tabulate(metrics, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_torn_file_is_named(metrics, tmp_path):
+    torn = metrics / "digits" / "edm" / "seed1" / "heun-nfe35.json"
+    torn.write_text(torn.read_text()[:40])
+    with pytest.raises(MetricsError, match=re.escape(str(torn))):
+        tabulate(metrics, tmp_path / "out")
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    with pytest.raises(MetricsError, match="no table"):
+        read_table(tmp_path / "absent.csv")
+    with open(tmp_path / "other.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["a", "b"], ["1", "2"]])
+    with pytest.raises(MetricsError, match="not a table1"):
+        read_table(tmp_path / "other.csv")
