@@ -153,3 +153,12 @@ def test_a_mixture_of_given_parameters_has_their_mean():
     )
     x = source.density.sample(50_000, generator(TRAINING))
     assert np.allclose(x.mean(0), [0.5, 3.0], atol=4.5 * x.std(0).max() / math.sqrt(len(x)))
+
+
+def test_wide_rings_are_sampled_exactly():
+    """sd = radius, where the acceptance step does most of its work: E|x| and E|x|^2 against the density's."""
+    law = data.build("rings", {"radii": [1.0], "sd": 1.0})
+    norm = law.density.sample(100_000, generator(TRAINING)).norm(dim=1)
+    for power in (1, 2):
+        exact = expectation(law, lambda x, p=power: x.norm(dim=1) ** p)
+        assert abs((norm**power).mean() - exact) <= 4.5 * (norm**power).std() / math.sqrt(len(norm))

@@ -9,7 +9,7 @@ from hamflow import data
 from hamflow.data.sources import _SOURCES
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, sha256_of, write_json
-from hamflow.metrics import suite
+from hamflow.metrics import jobs, suite
 from hamflow.metrics.jobs import build_reference, evaluate
 
 N = 40
@@ -149,6 +149,16 @@ def test_the_relative_distance_is_in_units_of_the_trace(tmp_path):
         trace = float(archive["trace"])
         assert trace == pytest.approx(archive["rows"].astype(np.float64).var(0, ddof=1).sum())
     assert metrics["fd_enlite0_relative"]["value"] == pytest.approx(metrics["fd_enlite0"]["value"] / trace)
+
+
+def test_the_bound_compares_disjoint_halves(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(jobs, "measure", lambda comparison: seen.append(comparison) or {})
+    Place(tmp_path, "few_digits").build()
+    (comparison,) = seen
+    sides = [{row.tobytes() for row in rows} for rows in (comparison.samples, comparison.reference.rows)]
+    assert [len(side) for side in sides] == [N // 2, N // 2]
+    assert not sides[0] & sides[1]
 
 
 def test_held_out_images_are_the_bound_where_there_are_any(tmp_path):

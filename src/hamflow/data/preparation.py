@@ -37,9 +37,8 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     array, labels = _checked(spec["name"], source, *source.read())
     array, labels, split = _split(array, labels, holdout)
     folder = Path(folder)
-    (folder / MANIFEST).unlink(
-        missing_ok=True
-    )  # an old one must not vouch for new arrays if this is cut short
+    # an old manifest must not vouch for new arrays if this is cut short
+    (folder / MANIFEST).unlink(missing_ok=True)
     digests = {}
     for name, rows in ((ARRAYS[source.kind], array), (LABELS, labels)):
         if rows is not None:
