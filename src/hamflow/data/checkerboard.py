@@ -8,9 +8,7 @@ import torch
 from hamflow.data.sources import Source, points_of, register
 
 HALF = 2  # the box is [-HALF, HALF]^2, its cells are unit squares
-GRID = (
-    2**22
-)  # cell-centred sub-grid: its points are exact in float32, so that rounding moves none across an edge
+GRID = 2**22  # steps of a cell; their middles are exact in float32: rounding moves no point across an edge
 
 
 class CheckerboardDensity:
@@ -32,9 +30,7 @@ class CheckerboardDensity:
     def support(self, x) -> torch.Tensor:
         """Black cells, the outer edge of the box included, [N, 2] -> bool [N]."""
         x = torch.as_tensor(x, dtype=torch.float64)
-        cell = x.floor().clamp(
-            -HALF, HALF - 1
-        )  # x = 2, a wall of the reflection flow, belongs to the last cell
+        cell = x.floor().clamp(-HALF, HALF - 1)  # the wall x = 2 belongs to the last cell
         return (x.abs() <= HALF).all(1) & (cell.sum(1) % 2 == 0)
 
     def sample(self, n: int, rng: np.random.Generator) -> torch.Tensor:

@@ -6,12 +6,7 @@ import numpy as np
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 TILE = 2048  # rows at a time: bounds the memory, changes the result by rounding only
-LENGTHS = (
-    2.0,
-    1.0,
-    0.5,
-    0.25,
-)  # data units, each half of the one before: from a data set's width to a ring's
+LENGTHS = (2.0, 1.0, 0.5, 0.25)  # data units, each half of the one before, down to the width of a ring
 
 
 def squared_mmd(a, b, kernel: Kernel) -> float:
