@@ -91,7 +91,11 @@ def rk4(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
 
 
 def multistep(velocity: Velocity, x: Tensor, times: Tensor, order: int = MULTISTEP_ORDER) -> Tensor:
-    """Adams-Bashforth on a non-uniform grid, one evaluation a step; the order grows from 1 as slopes become known."""
+    """Adams-Bashforth on a non-uniform grid, one evaluation a step; the order grows from 1 as slopes become known.
+
+    The Euler start leaves an error h^2 where the field is not small at times[0]; in pure noise it is.
+    Source: the variable-step form of iPNDM (Zhang, Chen 2022, arXiv:2204.13902), for velocities.
+    """
     slopes: list[Tensor] = []
     for i, (t, t_next) in enumerate(_intervals(times)):
         slopes = [velocity(x, t), *slopes[: order - 1]]

@@ -1,0 +1,172 @@
+"""Solvers: orders, exact budgets, exact cases."""
+
+import math
+
+import pytest
+import torch
+
+from hamflow import flows
+from hamflow.errors import ConfigurationError
+from hamflow.mixtures import GaussianMixture
+from hamflow.sampling import count_evaluations, names, nfe_of, solve, steps_for, time_grid
+from hamflow.sampling.solvers import SOLVERS, adams_bashforth_weights, multistep
+
+ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "multistep": 2}  # multistep: its Euler start has an error h^2
+FIXED = sorted(ORDERS)
+
+
+def pendulum_like(x, t):
+    return -x * torch.cos(t) + 0.2 * torch.sin(x)
+
+
+def warped(steps):
+    """A non-uniform decreasing grid from 2 to 0."""
+    u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return 2 * (u + u**2) / 2
+
+
+def test_registered_names_are_those_of_the_budget():
+    assert set(names()) == set(SOLVERS) == {*ORDERS, "dopri5"}
+
+
+@pytest.mark.parametrize("sampler", FIXED)
+@pytest.mark.parametrize("grid", [warped, lambda n: torch.linspace(2, 0, n + 1, dtype=torch.float64)], ids=["warped", "uniform"])
+def test_order(sampler, grid):
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    exact = solve("rk4", pendulum_like, x, grid(4096))
+    errors = [float((solve(sampler, pendulum_like, x, grid(n)) - exact).abs().max()) for n in (64, 128, 256)]
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(ORDERS[sampler], abs=0.1)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_multistep_reaches_every_order_where_the_field_begins_gently(order):
+    """A field that grows as (1 - t/2)^4 from the start, as velocities do in pure noise: the first low-order steps cost nothing."""
+
+    def gentle(x, t):
+        return (1 - t / 2) ** 4 * pendulum_like(x, t)
+
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    exact = solve("rk4", gentle, x, warped(4096))
+    errors = [float((multistep(gentle, x, warped(n), order) - exact).abs().max()) for n in (128, 256)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
+
+
+def test_multistep_weights_are_the_classical_ones_on_a_uniform_grid():
+    assert adams_bashforth_weights([0, 1]) == pytest.approx([1])
+    assert adams_bashforth_weights([0, 1, 2]) == pytest.approx([3 / 2, -1 / 2])
+    assert adams_bashforth_weights([0, 1, 2, 3]) == pytest.approx([23 / 12, -16 / 12, 5 / 12])
+    assert adams_bashforth_weights([0, 1, 2, 3, 4]) == pytest.approx([55 / 24, -59 / 24, 37 / 24, -9 / 24])
+
+
+def test_multistep_weights_integrate_polynomials_exactly_on_any_grid():
+    times = [1.0, 0.83, 0.5, 0.41, 0.2]
+    weights, length = adams_bashforth_weights(times), times[-1] - times[-2]
+    for power in range(4):
+        quadrature = length * sum(w * t**power for w, t in zip(weights, times[-2::-1], strict=True))
+        assert quadrature == pytest.approx((times[-1] ** (power + 1) - times[-2] ** (power + 1)) / (power + 1), abs=1e-13)
+
+
+@pytest.mark.parametrize("sampler", FIXED)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_budget_is_spent_exactly(sampler, steps):
+    velocity = count_evaluations(pendulum_like)
+    solve(sampler, velocity, torch.ones(3, 2), warped(steps))
+    assert velocity.count == nfe_of(sampler, steps)
+    assert steps_for(sampler, velocity.count) == steps
+
+
+@pytest.mark.parametrize(
+    ("sampler", "nfe", "message"),
+    [
+        ("heun", 10, r"2\*steps - 1 .*nfe = 10[\s\S]*use 9 or 11"),
+        ("rk4", 2, "use 4"),
+        ("midpoint", 7, "use 6 or 8"),
+        ("euler", 0, ">= 1"),
+        ("euler", "auto", "fixed integer"),
+        ("dopri5", 10, "'auto'"),
+        ("huen", 9, "Did you mean 'heun'"),
+        ("euler", True, "integer"),
+    ],
+)
+def test_an_impossible_budget_is_refused_with_the_nearest_possible(sampler, nfe, message):
+    with pytest.raises(ConfigurationError, match=message):
+        steps_for(sampler, nfe)
+
+
+@pytest.mark.parametrize("sampler", FIXED)
+def test_a_constant_velocity_is_integrated_exactly_by_all(sampler):
+    x = solve(sampler, lambda x, t: torch.full_like(x, 3.0), torch.zeros(2, 1), warped(5))
+    torch.testing.assert_close(x, torch.full((2, 1), -6.0, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+def test_the_state_is_float64_whatever_comes_in():
+    seen = []
+
+    def velocity(x, t):
+        seen.append((x.dtype, t.dtype))
+        return x.float().to(x.dtype)
+
+    assert solve("heun", velocity, torch.ones(2, 1), warped(3)).dtype == torch.float64
+    assert set(seen) == {(torch.float64, torch.float64)}
+
+
+@pytest.mark.parametrize("times", [[1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.5]])
+def test_times_that_are_not_monotone_are_refused(times):
+    with pytest.raises(ConfigurationError, match="monotone"):
+        solve("euler", pendulum_like, torch.ones(1, 1), torch.tensor(times))
+
+
+def test_dopri5_meets_its_tolerance_and_reports_what_it_spent():
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    velocity = count_evaluations(pendulum_like)
+    found = solve("dopri5", velocity, x, warped(1))
+    torch.testing.assert_close(found, solve("rk4", pendulum_like, x, warped(2000)), rtol=0, atol=1e-4)
+    assert 10 < velocity.count < 200
+    assert steps_for("dopri5", "auto") == "auto"
+
+
+def every_flow():
+    return [flows.build(name) for name in flows.names()]
+
+
+@pytest.mark.parametrize("flow", every_flow(), ids=lambda f: f.name)
+@pytest.mark.parametrize("kind", ["edm", "uniform"])
+@pytest.mark.parametrize("steps", [1, 2, 18])
+def test_grids_run_from_the_horizon_to_nought(flow, kind, steps):
+    times = time_grid(flow, steps, kind)
+    assert times.dtype == torch.float64
+    assert len(times) == steps + 1
+    assert (float(times[0]), float(times[-1])) == (flow.horizon, 0.0)
+    assert bool((times.diff() < 0).all())
+
+
+def test_the_edm_grid_is_that_of_the_paper():
+    """Karras et al. 2022, eq. 5, and its image under t = arctan(alpha sigma) / alpha (SPEC 2.6)."""
+    sigma = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]
+    assert time_grid(flows.build("diffusion"), 18).tolist() == pytest.approx([*sigma, 0.0], rel=1e-12)
+    spec = [1.5534, 1.5463, 1.5356, 1.5192, 1.4935, 1.4523, 1.3848, 1.2729, 1.0913, 0.8276]
+    spec += [0.5296, 0.2882, 0.1386, 0.0599, 0.0229, 0.0075, 0.002, 0]
+    assert time_grid(flows.build("oscillation", alpha=1.0), 18).tolist()[1:] == pytest.approx(spec, abs=6e-5)
+    matching = time_grid(flows.build("flow_matching"), 18).tolist()
+    assert matching[1:] == pytest.approx([s / (1 + s) for s in sigma[1:]] + [0.0], rel=1e-12)
+
+
+def test_unknown_grids_and_no_steps_are_refused():
+    with pytest.raises(ConfigurationError, match="edm, uniform"):
+        time_grid(flows.build("diffusion"), 3, "edn")
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        time_grid(flows.build("diffusion"), 0)
+
+
+def test_the_oscillation_rotates_gaussian_data_without_error_in_any_step():
+    """Data N(0, 1/alpha^2): V = 0, every sampler returns its start: the law does not move (SPEC 2.2)."""
+    flow = flows.build("oscillation", alpha=2.0)
+    law = GaussianMixture([1.0], [0.0], [0.5])
+    start = flow.terminal(torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None])
+
+    def velocity(x, t):
+        a, b, a_dot, b_dot = flow.coefficients(t)
+        return law.regress(x, (a, b), (a_dot, b_dot))
+
+    for sampler in FIXED:
+        torch.testing.assert_close(solve(sampler, velocity, start, time_grid(flow, 3)), start, rtol=0, atol=1e-14)
