@@ -15,7 +15,8 @@ def generator(seed: int, *keys: int) -> np.random.Generator:
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Unit normal numbers with the dtype and device of `like`; drawn in float64, so that they do not depend on its dtype."""
+    """Unit normal numbers with the dtype and device of `like`; drawn in float64, so that they do not depend
+    on its dtype."""
     return torch.from_numpy(rng.standard_normal(shape)).to(like)
 
 

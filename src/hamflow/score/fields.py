@@ -1,6 +1,7 @@
 """Networks as score fields and as velocity predictors."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ FORMS = ("plain", "scaled", "residual")
 
 
 class PlainMLP(nn.Module):
-    """A multilayer perceptron of [x, label] without position or time features: the cheapest network for smooth 2-D fields.
+    """A multilayer perceptron of [x, label] without position or time features: the cheapest network for
+    smooth 2-D fields.
 
     Args: shape: (D,). width: of the hidden layers. depth: hidden layers.
     """
@@ -22,10 +24,12 @@ class PlainMLP(nn.Module):
     def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3):
         super().__init__()
         if len(shape) != 1:
-            raise ConfigurationError(f"network 'plain' takes points, the data have shape {shape}", fix="use kind unet")
+            raise ConfigurationError(
+                f"network 'plain' takes points, the data have shape {shape}", fix="use kind unet"
+            )
         sizes = [shape[0] + 1, *[width] * depth]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
         last = nn.Linear(width, shape[0])
         nn.init.zeros_(last.weight)
@@ -38,7 +42,8 @@ class PlainMLP(nn.Module):
 
 
 def build_network(spec: Mapping[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A network {kind: plain | mlp | unet, ...}, its initial weights a function of the seed; the global generator is restored."""
+    """A network {kind: plain | mlp | unet, ...}, its initial weights a function of the seed; the global
+    generator is restored."""
     options = dict(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,10 +72,12 @@ class ScoreField(nn.Module):
 class VelocityPredictor(nn.Module):
     """V(x, t), the critic of Hamiltonian score matching.
 
-    The optimum is t (F - grad log p) + O(t^3) (SPEC 1.4), which the forms use as follows, N = network(x / spread, t / horizon):
+    The optimum is t (F - grad log p) + O(t^3) (SPEC 1.4), which the forms use as follows, N = network(x /
+    spread, t / horizon):
         plain:    V = N
         scaled:   V = t N / spread:  N need not learn the factor t
-        residual: V = t (F - N / spread):  to leading order N has a target, the score, that does not move with the force
+        residual: V = t (F - N / spread):  to leading order N has a target, the score, that does not move with
+            the force
     Args:
         network: forward(x, noise_label), shaped as x. form: one of FORMS.
         horizon: T, time units; the network is told t / T. spread: root mean square of the data, data units.
@@ -79,11 +86,14 @@ class VelocityPredictor(nn.Module):
     def __init__(self, network: nn.Module, form: str = "scaled", horizon: float = 1.0, spread: float = 1.0):
         super().__init__()
         if form not in FORMS:
-            raise ConfigurationError(f"unknown form '{form}' of the velocity predictor", fix=nearest(form, FORMS))
+            raise ConfigurationError(
+                f"unknown form '{form}' of the velocity predictor", fix=nearest(form, FORMS)
+            )
         self.network, self.form, self.horizon, self.spread = network, form, float(horizon), float(spread)
 
     def forward(self, x: Tensor, t: Tensor, force: Force | None = None) -> Tensor:
-        """x [N, *dims], t [N] -> [N, *dims], a velocity; `force` is needed by the residual form and treated as a constant."""
+        """x [N, *dims], t [N] -> [N, *dims], a velocity; `force` is needed by the residual form and treated
+        as a constant."""
         field = self.network(x / self.spread, t / self.horizon)
         if self.form == "plain":
             return field

@@ -32,39 +32,52 @@ class Trajectories:
 class HamiltonianScoreMatching:
     """min over the score, max over the velocity predictor, of E w(t) (2 V(x_t, t) . v_t - |V(x_t, t)|^2).
 
-    The networks are trained in place. Each update's random numbers are a function of (seed, step), so that a run that is
-    killed and resumed equals one that was not, bit for bit.
+    The networks are trained in place. Each update's random numbers are a function of (seed, step), so that a
+    run that is killed and resumed equals one that was not, bit for bit.
 
     Args:
         force: module (x, t) -> F, the score being learned.
-        critic: module (x, t, force) -> V; `force` is passed for predictors that use it, with constant weights.
+        critic: module (x, t, force) -> V; `force` is passed for predictors that use it, with constant
+            weights.
         source: (n, numpy generator) -> n samples of the data, [n, *dims].
         settings: see `HamiltonianSettings`.
         seed: of all random numbers.
     """
 
     def __init__(
-        self, force: nn.Module, critic: nn.Module, source: draws.Source, settings: HamiltonianSettings, seed: int = 0
+        self,
+        force: nn.Module,
+        critic: nn.Module,
+        source: draws.Source,
+        settings: HamiltonianSettings,
+        seed: int = 0,
     ):
         self.force, self.critic, self.source, self.settings, self.seed = force, critic, source, settings, seed
         self.average = {"force": copy.deepcopy(force), "critic": copy.deepcopy(critic)}
         self.optimizers = {
             "force": torch.optim.Adam(force.parameters(), settings.learning_rate, betas=settings.betas),
-            "critic": torch.optim.Adam(critic.parameters(), settings.critic_learning_rate, betas=settings.betas),
+            "critic": torch.optim.Adam(
+                critic.parameters(), settings.critic_learning_rate, betas=settings.betas
+            ),
         }
         self.step = 0
         self._like = next(force.parameters())
 
     def train(
-        self, until: int | None = None, state: str | Path | None = None, report: Callable[[dict[str, Any]], None] | None = None
+        self,
+        until: int | None = None,
+        state: str | Path | None = None,
+        report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         """Continue to score update number `until` (default: all of `settings.steps`).
 
         Args:
-            state: file of the resumable state; read if it is there, written every `state_every` updates and at the end.
+            state: file of the resumable state; read if it is there, written every `state_every` updates and
+                at the end.
             report: called after each score update with {step, gain, critic_gain, force_norm, critic_norm}.
         Raises:
-            DivergenceError: the min-max left the finite numbers; both networks, and `state`, are then as last saved.
+            DivergenceError: the min-max left the finite numbers; both networks, and `state`, are then as last
+                saved.
             CheckpointError: `state` belongs to another run.
         """
         if state is not None and Path(state).exists():
@@ -95,11 +108,14 @@ class HamiltonianScoreMatching:
             tensors |= {f"{name}/{key}": value.detach().clone() for key, value in module.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {f"adam/{name}/{index}/{key}": value.detach().clone() for key, value in moments.items()}
+                tensors |= {
+                    f"adam/{name}/{index}/{key}": value.detach().clone() for key, value in moments.items()
+                }
         return tensors, {"step": self.step, "seed": self.seed, "settings": self.settings.as_dict()}
 
     def load(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """Continue from a state. Raises CheckpointError if it is of other settings, another seed or other networks."""
+        """Continue from a state. Raises CheckpointError if it is of other settings, another seed or other
+        networks."""
         mine = {"seed": self.seed, "settings": self.settings.as_dict()}
         if any(metadata.get(key) != value for key, value in mine.items()):
             raise CheckpointError(
@@ -110,7 +126,9 @@ class HamiltonianScoreMatching:
             try:
                 module.load_state_dict(_below(tensors, f"{name}/"))
             except RuntimeError as error:
-                raise CheckpointError(f"the saved state is of other networks ({error})", fix="delete it") from error
+                raise CheckpointError(
+                    f"the saved state is of other networks ({error})", fix="delete it"
+                ) from error
         for name, optimizer in self.optimizers.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for path, value in _below(tensors, f"adam/{name}/").items():
@@ -120,7 +138,8 @@ class HamiltonianScoreMatching:
         self.step = metadata["step"]
 
     def gain(self, pushed: Trajectories) -> Tensor:
-        """2 V . v_t - |V|^2, [N]; the critic sees the force with constant weights (envelope theorem, SPEC 1.5)."""
+        """2 V . v_t - |V|^2, [N]; the critic sees the force with constant weights (envelope theorem, SPEC
+        1.5)."""
         constant = {name: value.detach() for name, value in self.force.named_parameters()}
 
         def frozen(x: Tensor, t: float | Tensor) -> Tensor:
@@ -135,7 +154,8 @@ class HamiltonianScoreMatching:
         return 1 / (t.square() + self.settings.weight_floor * self.settings.horizon**2)
 
     def draw(self, *keys: int) -> Trajectories:
-        """Start points and durations of a batch, a function of (seed, keys): x_0 from the data, v_0 normal."""
+        """Start points and durations of a batch, a function of (seed, keys): x_0 from the data, v_0
+        normal."""
         rng, n = draws.generator(self.seed, *keys), self.settings.batch
         x = self.source(n, rng).to(self._like)
         v = draws.normal(rng, tuple(x.shape), self._like)
@@ -153,13 +173,17 @@ class HamiltonianScoreMatching:
         if not speed <= settings.runaway or not math.isfinite(float(x.detach().square().mean())):
             raise self._diverged(
                 "the trajectories run away",
-                f"root mean square velocity {speed:.3g} (1 where score and data agree, limit {settings.runaway:g})",
+                f"root mean square velocity {speed:.3g} (expected near 1, limit {settings.runaway:g})",
                 start.t,
             )
         return Trajectories(start.t, x, v)
 
     def _update(self) -> dict[str, Any]:
-        rate = 0.5 * (1 + math.cos(math.pi * self.step / self.settings.steps)) if self.settings.decay == "cosine" else 1.0
+        rate = (
+            0.5 * (1 + math.cos(math.pi * self.step / self.settings.steps))
+            if self.settings.decay == "cosine"
+            else 1.0
+        )
         for k in range(self.settings.critic_steps):
             with torch.no_grad():
                 pushed = self.push(self.draw(self.step, k))
@@ -182,8 +206,11 @@ class HamiltonianScoreMatching:
         value = (self.weight(pushed.t) * self.gain(pushed)).mean()
         gradients = torch.autograd.grad(sign * value, parameters)
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm) or not math.isfinite(float(value)):
-            raise self._diverged(f"the {part} update", f"weighted gain {float(value):.3g}, gradient norm {norm:.3g}", pushed.t)
+        mean = float(value.detach())
+        if not math.isfinite(norm) or not math.isfinite(mean):
+            raise self._diverged(
+                f"the {part} update", f"weighted gain {mean:.3g}, gradient norm {norm:.3g}", pushed.t
+            )
         clip = self.settings.gradient_clip
         scale = min(1.0, clip / norm) if clip and norm else 1.0
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -193,10 +220,11 @@ class HamiltonianScoreMatching:
         optimizer.param_groups[0]["lr"] = base * rate
         optimizer.step()
         optimizer.zero_grad()
-        return float(value), norm
+        return mean, norm
 
     def _track(self) -> None:
-        """Move the averages; a young average forgets faster, so that it does not remember the initial weights."""
+        """Move the averages; a young average forgets faster, so that it does not remember the initial
+        weights."""
         keep = min(self.settings.ema, self.step / (10 + self.step))
         with torch.no_grad():
             for name, average in self.average.items():
@@ -209,8 +237,8 @@ class HamiltonianScoreMatching:
 
     def _diverged(self, where: str, numbers: str, t: Tensor) -> DivergenceError:
         return DivergenceError(
-            f"Hamiltonian score matching diverged at update {self.step + 1} of {self.settings.steps}: {where}; {numbers}; "
-            f"times {float(t.min()):.3g} to {float(t.max()):.3g}",
+            f"Hamiltonian score matching diverged at update {self.step + 1} of {self.settings.steps}: "
+            f"{where}; {numbers}; times {float(t.min()):.3g} to {float(t.max()):.3g}",
             why="from here on both networks would hold no numbers",
             fix="lower `learning_rate` or `horizon` (omega T < pi/2), or raise `critic_steps`",
         )

@@ -43,7 +43,8 @@ def estimator(name: str, *, antithetic: bool) -> Callable[[Callable[..., Estimat
 
 
 def folds_of(units: int, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """A fold number for each unit, at random, of equal counts up to one. Raises ConfigurationError for fewer than 2."""
+    """A fold number for each unit, at random, of equal counts up to one. Raises ConfigurationError for fewer
+    than 2."""
     if folds < 2 or folds > units:
         raise ConfigurationError(
             f"`folds` must be between 2 and the number of samples, {units}, got {folds}",

@@ -33,17 +33,23 @@ def critic(
     batch: int = 256,
     learning_rate: float = 3e-3,
 ) -> Estimate:
-    """E[2 V . v - |V|^2], V a network for all times, trained on one half of the pairs and judged on the other, then the reverse.
+    """E[2 V . v - |V|^2], V a network for all times, trained on one half of the pairs and judged on the
+    other, then the reverse.
 
-    The judged half is cut in two: each part sets one factor c(t) >= 0 on V for the other part, the maximiser of the bound, so
-    that an overfitted V is damped. No sample is judged by what it was used for: the result is a lower bound of D in expectation.
+    The judged half is cut in two: each part sets one factor c(t) >= 0 on V for the other part, the maximiser
+        of the bound, so
+    that an overfitted V is damped. No sample is judged by what it was used for: the result is a lower bound
+    of D in expectation.
     Args:
-        critic: a network spec {kind, ...} as of `hamflow.networks` (or {kind: plain, width, depth}), or a function of the half's
-            number that makes a module (x, t, force) -> V. form: of the predictor made from a spec, see `VelocityPredictor`.
+        critic: a network spec {kind, ...} as of `hamflow.networks` (or {kind: plain, width, depth}), or a
+            function of the half's number that makes a module (x, t, force) -> V. form: of the predictor made
+            from a spec, see `VelocityPredictor`.
         critic_steps, batch, learning_rate: of Adam, pairs a step, cosine decay, averaged weights.
     """
     if critic_steps < 1 or batch < 1:
-        raise ConfigurationError(f"a critic needs critic_steps >= 1 and batch >= 1, got {critic_steps} and {batch}")
+        raise ConfigurationError(
+            f"a critic needs critic_steps >= 1 and batch >= 1, got {critic_steps} and {batch}"
+        )
     units = x.shape[1] // 2
     quarter = folds_of(units, 4, rng)
     seed = int(rng.integers(2**31))
@@ -80,7 +86,8 @@ def fit_critic(
     batch: int,
     learning_rate: float,
 ) -> nn.Module:
-    """Train V on the antithetic pairs numbered `units` at random times: maximise E (2 V . v - |V|^2) / t^2; the averaged V.
+    """Train V on the antithetic pairs numbered `units` at random times: maximise E (2 V . v - |V|^2) / t^2;
+    the averaged V.
 
     The weight makes up for D ~ t^2, so that V / t is learned equally well at all times.
     """
@@ -90,7 +97,10 @@ def fit_critic(
     half, grid = x.shape[1] // 2, torch.from_numpy(times).to(x)
     for step in range(steps):
         picked = torch.from_numpy(rng.choice(units, size=batch)).to(x.device)
-        pairs, when = torch.cat([picked, picked + half]), torch.from_numpy(rng.integers(len(times), size=batch)).repeat(2)
+        pairs, when = (
+            torch.cat([picked, picked + half]),
+            torch.from_numpy(rng.integers(len(times), size=batch)).repeat(2),
+        )
         when = when.to(x.device)
         t = grid[when]
         loss = -(gain(predictor(x[when, pairs], t, force), v[when, pairs]) / t.square()).mean()

@@ -1,4 +1,5 @@
-"""A velocity predictor that is linear in random Fourier features: the lower bound maximised in closed form, cross-fitted."""
+"""A velocity predictor that is linear in random Fourier features: the lower bound maximised in closed form,
+cross-fitted."""
 
 import numpy as np
 import torch
@@ -7,7 +8,11 @@ from torch import Tensor
 from hamflow.dynamics.forces import Force
 from hamflow.score.estimators.base import Estimate, estimator, folds_of, pair_gain
 
-LENGTH_SCALES = (0.15, 2.0)  # of the features, in spreads of x_t: from a narrow component of a mixture to beyond the whole
+LENGTH_SCALES = (
+    0.15,
+    2.0,
+)  # of the features, in spreads of x_t: from a narrow component of a mixture to beyond the whole
+LINEAR = 10.0  # weight of 1 and x among the features: hardly penalised
 PENALTIES = np.logspace(-9, 5, 29)  # tried, relative to the mean eigenvalue of the features' second moments
 
 
@@ -24,7 +29,8 @@ def features(
 ) -> Estimate:
     """E[2 V . v - |V|^2] for V = W phi(x), W fitted by ridge regression at each time on the other folds.
 
-    The penalty of each fold is the one that does best on the next fold when fitted to the remaining ones, so that the fold
+    The penalty of each fold is the one that does best on the next fold when fitted to the remaining ones, so
+    that the fold
     itself is never seen: the result is a lower bound of D in expectation.
     Args:
         features: number of random Fourier features (Rahimi and Recht 2007), besides 1 and x. folds: >= 3.
@@ -48,7 +54,9 @@ def _gains(x: Tensor, v: Tensor, fold: np.ndarray, features: int, rng: np.random
         values, vectors = torch.linalg.eigh(grams[rest].sum(0))
         penalty = max(
             (float(p * values.mean()) for p in PENALTIES),
-            key=lambda p: _score(_ridge(values, vectors, moments[rest].sum(0), p), grams[judge], moments[judge]),
+            key=lambda p: _score(
+                _ridge(values, vectors, moments[rest].sum(0), p), grams[judge], moments[judge]
+            ),
         )
         values, vectors = torch.linalg.eigh(grams.sum(0) - grams[f])
         predicted[mask] = phi[mask] @ _ridge(values, vectors, moments.sum(0) - moments[f], penalty)
@@ -69,8 +77,13 @@ def _features(x: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     dimension = x.shape[1]
     x = (x - x.mean(0)) / x.std(0).clamp(min=1e-12)
     low, high = np.log(LENGTH_SCALES)
-    scales = np.exp(rng.uniform(low, high, size=(1, count))) * np.sqrt(dimension)
-    frequencies = torch.from_numpy(rng.standard_normal((dimension, count)) / scales).to(x)
+    scales = np.exp(rng.uniform(low, high, size=count))
+    frequencies = rng.standard_normal((dimension, count)) / (scales * np.sqrt(dimension))
     phases = torch.from_numpy(rng.uniform(0, 2 * np.pi, size=count)).to(x)
-    waves = np.sqrt(2.0) * torch.cos(x @ frequencies + phases)
-    return torch.cat([torch.ones_like(x[:, :1]), x, waves], dim=1)
+    # Amplitudes in proportion to the length scale, so that the ridge prefers smooth fields: antithetic pairs
+    # see the
+    # noise v_0 . (phi(x + t v_0) - phi(x - t v_0)), which grows with the slope of a feature.
+    waves = torch.from_numpy(np.sqrt(2.0) * scales).to(x) * torch.cos(
+        x @ torch.from_numpy(frequencies).to(x) + phases
+    )
+    return torch.cat([LINEAR * torch.ones_like(x[:, :1]), LINEAR * x, waves], dim=1)

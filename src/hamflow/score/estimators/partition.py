@@ -1,4 +1,5 @@
-"""Unbiased estimators without training, for low dimension: within a bin, or among neighbours, others stand for E[v | x]."""
+"""Unbiased estimators without training, for low dimension: within a bin, or among neighbours, others stand
+for E[v | x]."""
 
 import numpy as np
 from scipy import sparse
@@ -14,12 +15,20 @@ HIGHEST_DIMENSION = 3
 
 @estimator("binned", antithetic=False)
 def binned(
-    x: Tensor, v: Tensor, times: np.ndarray, rng: np.random.Generator, *, force: Force | None = None, bins: int | None = None
+    x: Tensor,
+    v: Tensor,
+    times: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    force: Force | None = None,
+    bins: int | None = None,
 ) -> Estimate:
-    """sum_b (n_b / N) (|mean_b v|^2 - var_b v / n_b) over bins of equal count (SPEC 1.8): unbiased for E|E[v | bin]|^2.
+    """sum_b (n_b / N) (|mean_b v|^2 - var_b v / n_b) over bins of equal count (SPEC 1.8): unbiased for E|E[v
+    | bin]|^2.
 
     Args:
-        bins: about so many, rounded to a power of two; default sqrt(N). In 1-D intervals, in 2-D and 3-D boxes of a k-d tree.
+        bins: about so many, rounded to a power of two; default sqrt(N). In 1-D intervals, in 2-D and 3-D
+            boxes of a k-d tree.
     """
     n = x.shape[1]
     bins = round(n**0.5) if bins is None else bins
@@ -30,16 +39,25 @@ def binned(
 
 @estimator("neighbours", antithetic=False)
 def neighbours(
-    x: Tensor, v: Tensor, times: np.ndarray, rng: np.random.Generator, *, force: Force | None = None, neighbours: int = 16
+    x: Tensor,
+    v: Tensor,
+    times: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    force: Force | None = None,
+    neighbours: int = 16,
 ) -> Estimate:
     """mean_i v_i . (mean of v over the nearest neighbours of x_i, itself excluded).
 
-    Given all positions the velocities are independent, so that the products of different samples are free of noise bias.
+    Given all positions the velocities are independent, so that the products of different samples are free of
+    noise bias.
     Args:
         neighbours: how many; more: less noise, more smoothing.
     """
     if not 1 <= neighbours < x.shape[1]:
-        raise ConfigurationError(f"`neighbours` must be between 1 and N - 1 = {x.shape[1] - 1}, got {neighbours}")
+        raise ConfigurationError(
+            f"`neighbours` must be between 1 and N - 1 = {x.shape[1] - 1}, got {neighbours}"
+        )
     return _stack([_neighbours(*_points(x[j], v[j]), neighbours) for j in range(len(times))])
 
 
@@ -50,7 +68,8 @@ def _binned(x: np.ndarray, v: np.ndarray, bins: int) -> tuple[np.ndarray, np.nda
     others = (sums[label] - v) / (counts[label] - 1)[:, None]  # mean velocity of the rest of the bin
     contributions = (v * others).sum(1)
     of_bin = np.bincount(label, weights=contributions) / counts
-    # The linear part of a pair statistic counts each pair's product in both of its members, so that the variance of the
+    # The linear part of a pair statistic counts each pair's product in both of its members, so that the
+    # variance of the
     # products themselves, sum_{i<j} (2 / (n_b - 1))^2 (v_i . v_j)^2 / N^2, is counted twice.
     moments = np.zeros((len(counts), v.shape[1], v.shape[1]))
     np.add.at(moments, label, v[:, :, None] * v[:, None, :])
@@ -73,7 +92,8 @@ def _neighbours(x: np.ndarray, v: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 
 def equal_cells(x: np.ndarray, cells: int) -> np.ndarray:
-    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells of equal count up to one: labels [N]."""
+    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells of equal count up to
+    one: labels [N]."""
     n = len(x)
     label = np.zeros(n, dtype=np.int64)
     for level in range(round(np.log2(cells))):
@@ -86,7 +106,8 @@ def equal_cells(x: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _without_self(nearest: np.ndarray) -> np.ndarray:
-    """Drop each row's own index from [N, k + 1]; its last entry where a coincident point took its own place."""
+    """Drop each row's own index from [N, k + 1]; its last entry where a coincident point took its own
+    place."""
     itself = nearest == np.arange(len(nearest))[:, None]
     itself[~itself.any(1), -1] = True
     return nearest[~itself].reshape(len(nearest), -1)
@@ -96,7 +117,7 @@ def _points(x: Tensor, v: Tensor) -> tuple[np.ndarray, np.ndarray]:
     dimension = x[0].numel()
     if dimension > HIGHEST_DIMENSION:
         raise ConfigurationError(
-            f"bins and neighbours are for at most {HIGHEST_DIMENSION} dimensions, the samples have {dimension}",
+            f"bins and neighbours are for {HIGHEST_DIMENSION} dimensions at most, not for {dimension}",
             fix="estimator='critic'",
         )
     return x.flatten(1).double().cpu().numpy(), v.flatten(1).double().cpu().numpy()

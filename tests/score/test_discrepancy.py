@@ -1,0 +1,215 @@
+"""The estimators of the discrepancy against closed forms, in units of their own standard errors."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hamflow.errors import ConfigurationError, DivergenceError
+from hamflow.score import GaussianToy, hamiltonian_score_discrepancy
+from hamflow.score.discrepancy import average_weights
+from hamflow.score.estimators.partition import equal_cells
+
+EVERY = ["binned", "critic", "features", "neighbours"]
+FAST = {"critic": {"critic_steps": 300, "batch": 128}}
+TOYS = [(1.0, 0.5), (0.8, 2.0), (1.2, 0.0), (1.0, -1.0)]  # (s, a): soft, stiff, free, unstable
+TIMES = (0.2, 0.4, 0.6)
+
+
+def limit(comparisons):
+    """The |z| that a correct estimator stays within in all of so many comparisons as often as in one within
+    2."""
+    return stats.norm.isf(stats.norm.sf(2) / comparisons)
+
+
+@functools.cache
+def toy_discrepancy(estimator, s, a, seed=0, n=10_000):
+    x = s * torch.from_numpy(np.random.default_rng(100 + seed).standard_normal((n, 1)))
+    options = FAST.get(estimator, {})
+    return hamiltonian_score_discrepancy(
+        lambda y, t: -a * y, x, TIMES, estimator=estimator, seed=seed, steps=12, **options
+    )
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_gaussian_closed_form_within_two_standard_errors(estimator):
+    z = []
+    for s, a in TOYS:
+        found, toy = toy_discrepancy(estimator, s, a), GaussianToy(s, a)
+        z.extend((found.values - toy.discrepancy(TIMES).numpy()) / found.standard_errors)
+    assert np.abs(z).max() < limit(len(z))
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_average_over_the_times_is_the_integral(estimator):
+    s, a = TOYS[1]
+    found = toy_discrepancy(estimator, s, a)
+    fine = np.linspace(0, TIMES[-1], 2001)
+    mean = np.trapezoid(GaussianToy(s, a).discrepancy(fine).numpy(), fine) / TIMES[-1]
+    assert (
+        abs(found.average - mean) < 2 * found.average_standard_error + 0.01 * mean
+    )  # interpolation of D/t^2
+
+
+@pytest.mark.parametrize("estimator", ["binned", "neighbours"])
+def test_standard_errors_of_the_unbiased_estimators_are_calibrated(estimator):
+    """Under the true score, where the statistic is degenerate: z over independent runs has mean 0 and
+    variance 1."""
+    runs = [toy_discrepancy(estimator, 1.0, 1.0, seed=seed, n=1000) for seed in range(60)]
+    z = np.array([run.values[1] / run.standard_errors[1] for run in runs])
+    assert abs(z.mean()) < 3 / np.sqrt(len(z))
+    low, high = stats.chi2.ppf([0.001, 0.999], len(z)) / len(z)
+    assert low < (z**2).mean() < high
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_right_score_has_no_discrepancy(plane, estimator):
+    x = plane.sample(6000, np.random.default_rng(1))
+    found = hamiltonian_score_discrepancy(
+        lambda y, t: plane.score(y), x, TIMES, estimator=estimator, steps=12, **FAST.get(estimator, {})
+    )
+    assert (np.abs(found.values) <= limit(len(TIMES)) * found.standard_errors).all()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "slack", "options"),
+    [
+        ("binned", 0.0, {"bins": 1000}),
+        ("neighbours", 0.0, {}),
+        ("features", 0.05, {}),
+        ("critic", 0.2, {"critic_steps": 600, "batch": 128}),
+    ],
+)
+def test_zero_force_gives_the_fisher_information_of_the_smoothed_data(plane, estimator, slack, options):
+    """x_t = x_0 + t v_0, so that V = -t grad log p_t (Tweedie) and D = t^2 E|grad log p_t|^2; bounds may lose
+    `slack`."""
+    x = plane.sample(10_000, np.random.default_rng(2))
+    found = hamiltonian_score_discrepancy(lambda y, t: 0 * y, x, TIMES, estimator=estimator, **options)
+    exact, error = [], []
+    for t in TIMES:
+        law = plane.smoothed(t)
+        fisher = law.score(law.sample(200_000, np.random.default_rng(3))).square().sum(1)
+        exact.append(t**2 * float(fisher.mean()))
+        error.append(t**2 * float(fisher.std()) / 200_000**0.5)
+    allowed = limit(len(TIMES)) * np.hypot(found.standard_errors, error)
+    assert (found.values < exact + allowed).all()
+    assert (found.values > (1 - slack) * np.array(exact) - allowed).all()
+
+
+def test_half_the_score_agrees_between_independent_estimators(plane):
+    """No closed form: a bound by features, bins and neighbours on independent samples must tell the same."""
+    force = lambda y, t: 0.5 * plane.score(y)  # noqa: E731
+    found = []
+    for seed, (estimator, options) in enumerate(
+        [("features", {}), ("binned", {"bins": 1000}), ("neighbours", {})]
+    ):
+        x = plane.sample(10_000, np.random.default_rng(10 + seed))
+        found.append(
+            hamiltonian_score_discrepancy(force, x, TIMES, estimator=estimator, seed=seed, **options)
+        )
+    for other in found[1:]:
+        z = (found[0].values - other.values) / np.hypot(found[0].standard_errors, other.standard_errors)
+        assert np.abs(z).max() < limit(2 * len(z))
+    assert (found[0].values > 5 * found[0].standard_errors).all()
+
+
+@pytest.mark.parametrize(("s", "a"), TOYS)
+def test_taylor_ratio_of_the_closed_form(s, a):
+    """D / (2 t^2 L_esm) = 1 - t^2 (a/3 + 1/s^2) + O(t^4)."""
+    toy = GaussianToy(s, a)
+    t = torch.tensor([0.02, 0.01], dtype=torch.float64)
+    slope = (1 - toy.discrepancy(t) / (2 * t**2 * toy.explicit_loss)) / t**2
+    richardson = (4 * slope[1] - slope[0]) / 3
+    assert float(richardson) == pytest.approx(float(toy.taylor_slope), rel=1e-6)
+
+
+def test_estimated_taylor_ratio_has_the_second_order_slope():
+    """Antithetic pairs cancel v_0, so that the estimate resolves the ratio at small times."""
+    toy = GaussianToy(1.0, 0.5)
+    x = torch.from_numpy(np.random.default_rng(5).standard_normal((40_000, 1)))
+    found = hamiltonian_score_discrepancy(
+        lambda y, t: -toy.a * y, x, (0.05, 0.1, 0.5), estimator="features", steps=20
+    )
+    second_moment = float(x.square().mean())  # of these very samples: L_esm without its sampling error
+    scale = 2 * found.times**2 * float(toy.explicit_loss)
+    deviation = found.values / (scale * second_moment) - (1 - found.times**2 * float(toy.taylor_slope))
+    z = deviation / (found.standard_errors / scale)
+    assert np.abs(z[:2]).max() < 2
+    assert abs(found.values[2] / scale[2] - 1) > 5 * found.standard_errors[2] / scale[2]
+
+
+def test_blind_spot_is_why_one_time_is_refused():
+    """A force that is wrong by a factor four has D = 0 at w t = pi/2, and is found out by the average."""
+    a = 4.0
+    x = torch.from_numpy(np.random.default_rng(6).standard_normal((5000, 1)))
+    force, blind = (lambda y, t: -a * y), np.pi / 2 / np.sqrt(a)
+    with pytest.raises(ConfigurationError, match="blind spots"):
+        hamiltonian_score_discrepancy(force, x, [blind])
+    one = hamiltonian_score_discrepancy(force, x, [blind], estimator="binned", steps=100, single_time=True)
+    assert abs(one.values[0]) < 3 * one.standard_errors[0]
+    many = hamiltonian_score_discrepancy(
+        force, x, np.linspace(blind / 8, blind, 8), estimator="binned", steps=40
+    )
+    assert many.average > 10 * many.average_standard_error
+
+
+@pytest.mark.parametrize("times", [(0.3, 0.6), (0.1, 0.2, 0.5, 0.9)])
+def test_average_weights_are_exact_where_the_ratio_is_linear(times):
+    """On [t_1, T] D = t^2 (c + d t), before t_1 D = t^2 (c + d t_1)."""
+    t, c, d = np.array(times), 0.7, -0.4
+    first, last = t[0], t[-1]
+    tail = c * (last**3 - first**3) / 3 + d * (last**4 - first**4) / 4
+    exact = ((c + d * first) * first**3 / 3 + tail) / last
+    assert average_weights(t) @ (t**2 * (c + d * t)) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_cells_have_equal_counts(rng, dimension):
+    counts = np.bincount(equal_cells(rng.standard_normal((1003, dimension)), 32))
+    assert len(counts) == 32
+    assert counts.max() - counts.min() <= 1
+
+
+def test_critic_works_on_images_and_sees_a_wrong_force(rng):
+    x = torch.from_numpy(rng.standard_normal((300, 1, 4, 4))).float()
+    unet = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
+    options = {"critic": unet, "critic_steps": 25, "batch": 32, "learning_rate": 1e-2, "steps": 4}
+    wrong, right = (
+        hamiltonian_score_discrepancy(lambda y, t, a=a: -a * y, x, (0.3, 0.6), **options) for a in (0.0, 1.0)
+    )
+    assert wrong.average > 5 * wrong.average_standard_error
+    assert wrong.average <= 16 * float(GaussianToy(1.0, 0.0).discrepancy(0.6))
+    assert abs(right.average) <= 3 * right.average_standard_error
+
+
+def test_time_dependent_force_and_global_generators(rng):
+    """F = -x for t < 1/4 is the score, F = 0 after it is not: D vanishes first and grows later."""
+    x = torch.from_numpy(rng.standard_normal((4000, 1)))
+    before = torch.get_rng_state().clone()
+    force = lambda y, t: -y if t < 0.25 - 1e-9 else 0 * y  # noqa: E731
+    found = hamiltonian_score_discrepancy(force, x, (0.25, 1.0), estimator="features", steps=32)
+    assert found.values[0] < 0.01 * found.values[1]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_cannot_be_estimated_is_refused(rng):
+    x = torch.from_numpy(rng.standard_normal((100, 2)))
+    calm = lambda y, t: -y  # noqa: E731
+    for force, times, options, error, words in [
+        (calm, (0.0, 0.5), {}, ConfigurationError, "increasing"),
+        (calm, (0.5, -0.5), {}, ConfigurationError, "increasing"),
+        (calm, (), {}, ConfigurationError, "increasing"),
+        (calm, (0.1, 0.5), {"estimator": "bind"}, ConfigurationError, "binned"),
+        (calm, (0.1, 0.5), {"estimator": "binned", "bin": 3}, ConfigurationError, "bins"),
+        (calm, (0.1, 0.5), {"critic_steps": 0}, ConfigurationError, "critic_steps"),
+        (calm, (0.1, 0.5), {"steps": 0}, ConfigurationError, "steps"),
+        (lambda y, t: y[:, :1], (0.1, 0.5), {}, ConfigurationError, "shape"),
+        (lambda y, t: 1e200 * y**3, (0.1, 0.5), {}, DivergenceError, "trajectories left the finite numbers"),
+    ]:
+        with pytest.raises(error, match=words):
+            hamiltonian_score_discrepancy(force, x, times, **options)
+    images = torch.zeros(10, 1, 4, 4)
+    with pytest.raises(ConfigurationError, match="critic"):
+        hamiltonian_score_discrepancy(calm, images, (0.1, 0.5), estimator="binned")
