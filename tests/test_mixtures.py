@@ -18,9 +18,7 @@ def line():
 
 @pytest.fixture
 def plane():
-    return GaussianMixture(
-        [0.5, 0.2, 0.3], [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], [[0.6, 0.4], [0.5, 0.9], [0.3, 0.3]]
-    )
+    return GaussianMixture([0.5, 0.2, 0.3], [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], [[0.6, 0.4], [0.5, 0.9], [0.3, 0.3]])
 
 
 def density(law, x):

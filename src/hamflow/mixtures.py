@@ -129,9 +129,7 @@ class GaussianMixture:
 
     def _require_one_dimension(self) -> None:
         if self.dimension != 1:
-            raise ValueError(
-                f"only a law on the line has quantiles; this one has {self.dimension} dimensions"
-            )
+            raise ValueError(f"only a law on the line has quantiles; this one has {self.dimension} dimensions")
 
 
 def _points(x) -> torch.Tensor:

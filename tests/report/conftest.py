@@ -11,9 +11,7 @@ LABELS = {"edm": "EDM", "oscillation": "Oscillation HGF", "data": "real data (bo
 SETTINGS = (("heun", 9), ("heun", 35), ("multistep", 35))
 
 
-def result(
-    dataset="digits", method="edm", seed=0, sampler="heun", nfe=35, value=1.0, n=1797, **changes
-) -> dict:
+def result(dataset="digits", method="edm", seed=0, sampler="heun", nfe=35, value=1.0, n=1797, **changes) -> dict:
     """One metrics JSON."""
     metrics = {"fd_enlite0": {"value": value, "n": n, "features": "efficientnet_lite0"}}
     if dataset == "rings":

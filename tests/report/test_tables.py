@@ -50,9 +50,7 @@ def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_pa
 
 def test_lines_are_sorted_and_the_bound_comes_last_of_its_data_set(metrics, tmp_path):
     rows = tabulate(metrics, tmp_path)
-    keys = [
-        (r["dataset"], paper.order(r["method"]), r["sampler"], float(r["nfe"]), r["metric"]) for r in rows
-    ]
+    keys = [(r["dataset"], paper.order(r["method"]), r["sampler"], float(r["nfe"]), r["metric"]) for r in rows]
     assert keys == sorted(keys)
     assert [r["method"] for r in rows if r["dataset"] == "digits"][-1] == "data"
 
@@ -78,16 +76,12 @@ def test_the_papers_table_is_that_of_the_specification():
         ("cifar10", True): "3.11/35 2.48/35 1.79/35 1.97/35",
         ("ffhq64", False): "25.95/79 3.39/79 2.39/79 2.86/79",
     }
-    ours = {
-        key: " ".join(f"{f.fid:.2f}/{f.nfe}" for f in column.values()) for key, column in paper.TABLE.items()
-    }
+    ours = {key: " ".join(f"{f.fid:.2f}/{f.nfe}" for f in column.values()) for key, column in paper.TABLE.items()}
     assert ours == text
     assert all(list(column) == sorted(column, key=paper.order) for column in paper.TABLE.values())
 
 
-@pytest.mark.parametrize(
-    ("dataset", "conditional", "fid"), [("cifar10", False, 2.12), ("cifar10_conditional", True, 1.97)]
-)
+@pytest.mark.parametrize(("dataset", "conditional", "fid"), [("cifar10", False, 2.12), ("cifar10_conditional", True, 1.97)])
 def test_the_paper_column_of_the_csv(tmp_path, make_result, write_result, dataset, conditional, fid):
     metric = {"fid": {"value": 3.0, "n": 50000, "features": "inception"}}
     for nfe in (17, 35):
@@ -98,9 +92,7 @@ def test_the_paper_column_of_the_csv(tmp_path, make_result, write_result, datase
     assert "no value compares" not in (tmp_path / "table1.md").read_text()
 
 
-def test_seeds_of_an_adaptive_sampler_share_a_line_though_their_nfe_differ(
-    tmp_path, make_result, write_result
-):
+def test_seeds_of_an_adaptive_sampler_share_a_line_though_their_nfe_differ(tmp_path, make_result, write_result):
     for seed, nfe in enumerate((60, 73)):
         write_result(tmp_path / "m", make_result(seed=seed, sampler="dopri5", nfe=nfe), "dopri5-nfeauto")
     (row,) = tabulate(tmp_path / "m", tmp_path)
@@ -114,11 +106,7 @@ def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path)
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table[2:]}
     paper_rows = {paper.LABELS[method] for column in paper.TABLE.values() for method in column}
     assert set(cells) == paper_rows | {row["label"] for row in rows}
-    best = next(
-        r
-        for r in rows
-        if (r["dataset"], r["method"], r["sampler"], r["nfe"]) == ("digits", "edm", "heun", "35")
-    )
+    best = next(r for r in rows if (r["dataset"], r["method"], r["sampler"], r["nfe"]) == ("digits", "edm", "heun", "35"))
     assert cells["EDM"][0] == f"{layout.measurement(best['mean'], best['std'])} / 35"
     assert cells["EDM"][2:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
     for fact in ("preset toy", "EfficientNet-Lite0", "n = 1797", "n = 898 for the bound", "3 seeds", "heun"):

@@ -18,9 +18,7 @@ SPEC = {
 }
 
 
-def make(
-    root: Path, methods=("edm", "oscillation"), seeds=(0, 1), lines=5, budgets=(5, 35)
-) -> tuple[Path, Path]:
+def make(root: Path, methods=("edm", "oscillation"), seeds=(0, 1), lines=5, budgets=(5, 35)) -> tuple[Path, Path]:
     """(results/toy, checkpoints/toy) of a data set "digits", with numbers drawn from a fixed generator."""
     rng = np.random.default_rng(0)
     results, checkpoints = root / "results" / "toy", root / "checkpoints" / "toy"
@@ -44,9 +42,7 @@ def make(
                     "nfe": budget,
                     "metrics": {"fd_enlite0": {"value": rng.random(), "n": 100}},
                 }
-                write_json(
-                    results / "metrics" / "digits" / method / f"seed{seed}" / f"heun-nfe{budget}.json", result
-                )
+                write_json(results / "metrics" / "digits" / method / f"seed{seed}" / f"heun-nfe{budget}.json", result)
     bound = {"sampler": "real", "nfe": 0, "metrics": {"fd_enlite0": {"value": 0.01, "n": 100}}}
     write_json(results / "metrics" / "digits" / "data" / "seed0" / "real-nfe0.json", bound)
     (results / "tables").mkdir()

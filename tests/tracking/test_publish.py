@@ -61,9 +61,7 @@ def test_one_run_for_each_model_below_a_parent_with_the_artefacts(preset, store)
     ]
     assert summary.created == len(runs)
     assert [run.info.run_name for run in parents] == ["toy"]
-    assert [file.path for file in client.list_artifacts(parents[0].info.run_id, "tables")] == [
-        "tables/table1.csv"
-    ]
+    assert [file.path for file in client.list_artifacts(parents[0].info.run_id, "tables")] == ["tables/table1.csv"]
 
 
 def test_publishing_twice_changes_nothing(preset, store, rows):
@@ -81,9 +79,7 @@ def test_a_new_metric_adds_its_points_alone(preset, store, rows):
     results, checkpoints = preset
     first = publish(results, checkpoints, uri(store), "test")
     folder = results / "metrics/digits/edm/seed0"
-    (folder / "heun-nfe9.json").write_text(
-        (folder / "heun-nfe5.json").read_text().replace('"nfe": 5', '"nfe": 9')
-    )
+    (folder / "heun-nfe9.json").write_text((folder / "heun-nfe5.json").read_text().replace('"nfe": 5', '"nfe": 9'))
     second = publish(results, checkpoints, uri(store), "test")
     assert (second.created, second.completed, second.points) == (0, 1, 1)
     assert len(rows("metrics")) == first.points + 1

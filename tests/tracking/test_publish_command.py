@@ -40,9 +40,7 @@ def test_publish_without_folders_says_what_to_type():
 def test_processes_that_create_one_store_together_leave_one_whole_store(tmp_path, make_preset):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     command = [sys.executable, "-c", INIT, "publish", "--init", "--uri", uri]
-    together = [
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)
-    ]
+    together = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate()[1] for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], errors
     results, checkpoints = make_preset(tmp_path, methods=("edm",), seeds=(0,))

@@ -29,9 +29,7 @@ def finish(live: RunStream) -> None:
         thread.join()
 
 
-def test_a_run_streamed_in_part_and_published_equals_one_published_only(
-    tmp_path, store, stream, make_preset, rows
-):
+def test_a_run_streamed_in_part_and_published_equals_one_published_only(tmp_path, store, stream, make_preset, rows):
     results, checkpoints = make_preset(tmp_path, methods=("edm",), seeds=(0,))
     uri, said = f"sqlite:///{store}", []
     records = read_jsonl(checkpoints / "digits/edm/seed0/train.jsonl")
@@ -128,9 +126,7 @@ def test_a_job_that_ends_while_mlflow_is_still_imported_ends_well(store, pause):
             time.sleep({pause})
         print("done")
     """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(job)], capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(job)], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "done\n")
     assert "Fatal" not in ended.stderr
 

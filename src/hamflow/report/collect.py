@@ -65,9 +65,7 @@ def collect(paths: Sequence[Path]) -> list[Result]:
             presets; one setting twice; sample counts, features or labels that differ within what is one line.
     """
     if not paths:
-        raise MetricsError(
-            "there are no metrics to tabulate", fix="run the experiment first: `hamflow evaluate --help`"
-        )
+        raise MetricsError("there are no metrics to tabulate", fix="run the experiment first: `hamflow evaluate --help`")
     results = [read(Path(path)) for path in paths]
     _one(results, lambda r: "the table", lambda r: r.preset, "presets")
     _one(results, lambda r: f"data set '{r.dataset}'", lambda r: (r.dataset_label, r.conditional), "labels")
@@ -100,9 +98,7 @@ def read(path: Path) -> Result:
                 raise ValueError(f"metric '{name}' lacks its value, n or features")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"the key {error}" if isinstance(error, KeyError) else str(error)
-        raise MetricsError(
-            f"{path} is not a metrics file: {what}", why="the table would miss a line", fix=FIX
-        ) from error
+        raise MetricsError(f"{path} is not a metrics file: {what}", why="the table would miss a line", fix=FIX) from error
     named, said = path.parts[-4:-1], (content["dataset"], content["method"], f"seed{content['seed']}")
     if len(named) == 3 and named != said:
         raise MetricsError(f"{path} is of {'/'.join(said)}", why="it lies under another name", fix=FIX)
@@ -116,8 +112,7 @@ def _one(results: Sequence[Result], group, value, what: str) -> None:
         other = first.setdefault(group(result), result)
         if value(other) != value(result):
             raise MetricsError(
-                f"{group(result)} has two {what}: {value(other)!r} in {other.path}, "
-                f"{value(result)!r} in {result.path}",
+                f"{group(result)} has two {what}: {value(other)!r} in {other.path}, {value(result)!r} in {result.path}",
                 why="figures of different presets, sample counts or networks cannot be compared",
                 fix=FIX,
             )

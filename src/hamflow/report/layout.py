@@ -38,9 +38,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 
 def latex(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     """The tables as LaTeX, to be \\input."""
-    return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(
-        _latex(grid) for grid in grids(rows, titles)
-    )
+    return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(grid) for grid in grids(rows, titles))
 
 
 def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
@@ -221,6 +219,4 @@ def _latex_line(cells: Sequence[str]) -> str:
 def _escape(text: str) -> str:
     for plain, tex in (("\\", "\\textbackslash "), *((c, f"\\{c}") for c in "&%$#_{}")):
         text = text.replace(plain, tex)
-    return (
-        text.replace("±", "$\\pm$").replace("–", "--").replace("~", "\\textasciitilde ").replace("^", "\\^{}")
-    )
+    return text.replace("±", "$\\pm$").replace("–", "--").replace("~", "\\textasciitilde ").replace("^", "\\^{}")

@@ -16,16 +16,14 @@ def add_arguments(subparsers) -> None:
         description="Give MLflow one run for each trained model of a preset, with its curves, metrics, "
         "provenance, tables and figures. Publishing again changes nothing.",
     )
-    parser.add_argument("--results", type=Path, metavar="DIR", help="results/<preset>")
+    parser.add_argument("--results", "--preset-results", dest="results", type=Path, metavar="DIR", help="results/<preset>")
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="checkpoints/<preset>")
     parser.add_argument(
         "--uri",
         default=DEFAULT_URI,
         help=f"MLflow's store (default {DEFAULT_URI}; MLFLOW_TRACKING_URI overrides)",
     )
-    parser.add_argument(
-        "--experiment", default=DEFAULT_EXPERIMENT, help=f"MLflow's experiment (default {DEFAULT_EXPERIMENT})"
-    )
+    parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help=f"MLflow's experiment (default {DEFAULT_EXPERIMENT})")
     parser.add_argument("--init", action="store_true", help="only create the store, once, under a lock")
     parser.set_defaults(run=run)
 

@@ -61,9 +61,7 @@ def gather(results: Path, checkpoints: Path) -> tuple[list[Run], list[str]]:
         tags = identity_tags(preset, dataset, method, seed) | _provenance_tags(metadata)
         key = run_key(preset, dataset, method, seed, metadata["spec"])
         run = Run(key, name, flatten(metadata["spec"] or {}), tags)
-        run.points = list(
-            dict.fromkeys([*_curves(folder / "train.jsonl"), *_metrics(results / "metrics" / name)])
-        )
+        run.points = list(dict.fromkeys([*_curves(folder / "train.jsonl"), *_metrics(results / "metrics" / name)]))
         runs.append(run)
     return runs, missing
 
@@ -119,6 +117,4 @@ def _metrics(folder: Path) -> Iterator[Point]:
             if "metrics" in result:  # hsd.json and its like have their own form
                 yield from metric_points(result)
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is not a metrics file: {error}", fix="delete it and evaluate again"
-            ) from error
+            raise DataError(f"{path} is not a metrics file: {error}", fix="delete it and evaluate again") from error

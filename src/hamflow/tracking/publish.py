@@ -10,9 +10,7 @@ from hamflow.tracking import store
 from hamflow.tracking.gather import Run, gather
 from hamflow.tracking.records import KEY_TAG
 
-CONTENT_TAG = (
-    "hamflow.published"  # fingerprint of what was published last: a run whose content is equal is skipped
-)
+CONTENT_TAG = "hamflow.published"  # fingerprint of what was published last: a run whose content is equal is skipped
 ARTEFACTS = ("tables", "figures")
 
 
@@ -74,9 +72,7 @@ class _Publication:
         self.summary = Summary(missing=missing)
 
     def write(self, results: Path, runs: list[Run]) -> Summary:
-        files = [
-            path for folder in ARTEFACTS for path in sorted((results / folder).glob("*")) if path.is_file()
-        ]
+        files = [path for folder in ARTEFACTS for path in sorted((results / folder).glob("*")) if path.is_file()]
         hashes = {f"{path.parent.name}/{path.name}": sha256_of(path) for path in files}
         tags = {"hamflow.preset": results.name, "hamflow.artefacts": fingerprint(hashes)}
         parent = Run(fingerprint({"preset": results.name, "parent": True}), results.name, {}, tags)

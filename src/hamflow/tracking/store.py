@@ -165,9 +165,7 @@ def find_runs(client: Any, experiment: str) -> dict[str, Any]:
     runs: dict[str, Any] = {}
     token = None
     while True:
-        page = client.search_runs(
-            [experiment], f"tags.`{KEY_TAG}` LIKE '%'", max_results=1000, page_token=token
-        )
+        page = client.search_runs([experiment], f"tags.`{KEY_TAG}` LIKE '%'", max_results=1000, page_token=token)
         runs.update({run.data.tags[KEY_TAG]: run for run in page})
         token = page.token
         if not token:
@@ -178,9 +176,7 @@ def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
     """The points that a run has of the named metrics; for each step the latest."""
     points = set()
     for name in set(names) & set(run.data.metrics):
-        history = sorted(
-            client.get_metric_history(run.info.run_id, name), key=lambda m: (m.step, m.timestamp)
-        )
+        history = sorted(client.get_metric_history(run.info.run_id, name), key=lambda m: (m.step, m.timestamp))
         latest = [list(group)[-1] for _, group in groupby(history, key=lambda m: m.step)]
         points |= {Point(name, metric.value, metric.step) for metric in latest}
     return points

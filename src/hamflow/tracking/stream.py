@@ -13,9 +13,7 @@ from hamflow.tracking.records import KEY_TAG, curve_points, flatten, identity_ta
 
 LINES_A_BATCH = 100
 SECONDS_A_BATCH = 3.0
-LONGEST_QUEUE = (
-    10_000  # lines; beyond it a store is too slow to follow, and `hamflow publish` completes the run
-)
+LONGEST_QUEUE = 10_000  # lines; beyond it a store is too slow to follow, and `hamflow publish` completes the run
 SECONDS_TO_CLOSE = 1.0
 _END = object()
 
@@ -115,9 +113,7 @@ class RunStream:
             self._follow()
         except Exception as error:  # whatever the store did, the job goes on
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self._say(
-                f"MLflow: live metrics end here: {first_line}; train.jsonl goes on, for `hamflow publish`"
-            )
+            self._say(f"MLflow: live metrics end here: {first_line}; train.jsonl goes on, for `hamflow publish`")
 
     def _follow(self) -> None:
         client = store.connect(self.uri)
