@@ -181,7 +181,7 @@ def _spec(options: argparse.Namespace, resolve: Callable[[config.Config], config
         except json.JSONDecodeError as error:
             raise ConfigurationError(f"--spec is not JSON: {error}") from error
     if not options.dataset:
-        raise ConfigurationError("neither --spec nor --dataset is given", fix="hamflow VERB --params params.yaml --dataset digits")
+        raise ConfigurationError("neither --spec nor --dataset is given", fix="--params params.yaml --dataset digits")
     return resolve(config.load(options.params or [Path("params.yaml")], options.set))
 
 

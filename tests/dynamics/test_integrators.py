@@ -1,5 +1,6 @@
 """Integrators: orders, symplecticity, reversal of time, exact cases, gradients."""
 
+import itertools
 import math
 
 import pytest
@@ -35,7 +36,7 @@ def measured_order(force, exact, state, scheme, steps):
         max(float((a - b).abs().max()) for a, b in zip(simulate(force, *state, 1.5, n, scheme), exact, strict=True))
         for n in steps
     ]
-    slopes = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
     return slopes[-1]
 
 

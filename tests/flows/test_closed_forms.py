@@ -170,6 +170,9 @@ def test_flow_matching_and_oscillation_velocities_convert_into_each_other():
     x_f, x_o = y / (1 + sigma), torch.cos(1.7 * t_o) * y
     denoised = matching.denoiser_from_velocity(x_f, exact_velocity(matching, mixture)(x_f, t_f), t_f)
     torch.testing.assert_close(
-        oscillation.velocity_from_denoiser(x_o, denoised, t_o), exact_velocity(oscillation, mixture)(x_o, t_o), rtol=0, atol=1e-10
+        oscillation.velocity_from_denoiser(x_o, denoised, t_o),
+        exact_velocity(oscillation, mixture)(x_o, t_o),
+        rtol=0,
+        atol=1e-10,
     )
     assert float(t_f) == pytest.approx(float(torch.tan(1.7 * t_o) / (1.7 + torch.tan(1.7 * t_o))), rel=1e-12)

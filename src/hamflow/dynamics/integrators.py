@@ -1,5 +1,6 @@
 """Symplectic integrators as coefficient lists, for any force and batch shape, differentiable."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ def compose(weights: Sequence[float]) -> Scheme:
     Any symmetric list that sums to 1 gives a symmetric, symplectic scheme of even order.
     """
     halves = [0.0, *weights, 0.0]
-    return Scheme(tuple((a + b) / 2 for a, b in zip(halves, halves[1:], strict=False)), tuple(weights))
+    return Scheme(tuple((a + b) / 2 for a, b in itertools.pairwise(halves)), tuple(weights))
 
 
 _w = 1 / (2 - 2 ** (1 / 3))  # Yoshida 1990, eq. 4.9: 2 w^3 + (1 - 2 w)^3 = 0 cancels the error term of third order

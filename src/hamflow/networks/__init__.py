@@ -6,15 +6,16 @@ from typing import Any
 from torch import nn
 
 from hamflow.errors import ConfigurationError
+from hamflow.networks.base import NETWORKS
 from hamflow.networks.mlp import MLP
 from hamflow.networks.unet import UNet
-from hamflow.registry import Registry
 
-__all__ = ["MLP", "NETWORKS", "UNet", "build"]
+__all__ = ["MLP", "UNet", "build", "names"]
 
-NETWORKS: Registry = Registry("network", "hamflow.networks")
-NETWORKS.register("mlp")(MLP)
-NETWORKS.register("unet")(UNet)
+
+def names() -> list[str]:
+    """The kinds of network."""
+    return NETWORKS.names()
 
 
 def build(spec: Mapping[str, Any], shape: tuple[int, ...], classes: int = 0) -> nn.Module:

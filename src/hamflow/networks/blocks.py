@@ -32,9 +32,7 @@ class ResidualBlock(nn.Module):
     Source: DDPM++ blocks of Song et al. 2021 (arXiv:2011.13456), with the adaptive scale of Karras et al. 2022.
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, condition: int, resample: str | None = None, dropout: float = 0.0
-    ):
+    def __init__(self, channels_in: int, channels_out: int, condition: int, resample: str | None = None, dropout: float = 0.0):
         super().__init__()
         self.resample = {"up": nn.Upsample(scale_factor=2), "down": nn.AvgPool2d(2), None: nn.Identity()}[resample]
         self.norm1, self.norm2 = group_norm(channels_in), group_norm(channels_out)

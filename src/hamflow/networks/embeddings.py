@@ -53,7 +53,7 @@ class Conditioning(nn.Module):
 
 
 def neumann_features(x: Tensor, highest: int, half_width: float) -> Tensor:
-    """sin and cos of n pi (x + h) / (2 h), n = 1..highest, of each coordinate: the modes of a box [-h, h] with reflecting walls.
+    """sin and cos of n pi (x + h) / (2 h), n = 1..highest, of each coordinate: the modes of a box [-h, h].
 
     Args:
         x: [N, D]. highest: number of frequencies. half_width: h.

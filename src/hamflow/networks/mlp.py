@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hamflow.networks.base import NETWORKS
 from hamflow.networks.embeddings import Conditioning, neumann_features
 
 HALF_WIDTH = math.sqrt(3)  # of the uniform law with unit variance: a box seen at unit spread is [-sqrt 3, sqrt 3]
 
 
+@NETWORKS.register("mlp")
 class MLP(nn.Module):
     """Points at unit spread and a noise label -> a vector field.
 

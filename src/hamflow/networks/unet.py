@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from hamflow.errors import ConfigurationError
+from hamflow.networks.base import NETWORKS
 from hamflow.networks.blocks import Attention, ResidualBlock, group_norm, zeroed
 from hamflow.networks.embeddings import Conditioning
 
 CONDITION_PER_CHANNEL = 4  # width of the conditioning vector as a multiple of `channels`
 
 
+@NETWORKS.register("unet")
 class UNet(nn.Module):
     """Images at unit spread and a noise label -> a field of the same shape.
 

@@ -1,5 +1,6 @@
 """Solvers of dx/dt = V(x, t): one signature, state in float64, an exact number of evaluations."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -135,7 +136,7 @@ def dopri5(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
 
 
 def _intervals(times: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(times[:-1], times[1:], strict=True))
+    return list(itertools.pairwise(times))
 
 
 SOLVERS: dict[str, Solver] = {f.__name__: f for f in (euler, heun, midpoint, rk4, multistep, dopri5)}

@@ -1,0 +1,189 @@
+"""The training loop: exact resuming, accumulation, guards, and that it learns."""
+
+import copy
+import multiprocessing
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hamflow import config, data, models
+from hamflow.errors import CheckpointError, DivergenceError
+from hamflow.files import load_tensors
+from hamflow.tracking import read_jsonl
+from hamflow.training import loop, train
+from hamflow.training.state import STATE
+
+
+def spec_of(tiny_config, dataset="digits", method="oscillation", **training):
+    spec = copy.deepcopy(config.training_spec(tiny_config, dataset, method))
+    spec["training"] |= training
+    return spec
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at(monkeypatch, stop):
+    """Make the loop fail when it begins step `stop`; returns the whole `advance`."""
+    advance = loop._Run.advance
+
+    def interrupted(run):
+        if run.step == stop:
+            raise Interrupted
+        return advance(run)
+
+    monkeypatch.setattr(loop._Run, "advance", interrupted)
+    return advance
+
+
+@pytest.mark.parametrize("method", ["edm", "reflection"])
+def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_config, prepared, tmp_path, monkeypatch, method):
+    """With dropout, an average, gradient accumulation and a window of losses under way: all must come back."""
+    spec = spec_of(tiny_config, method=method, microbatch=24, state_kimg=0.192, report_kimg=0.256)
+    whole = train(spec, prepared / "digits", 3, tmp_path / "whole", "cpu")
+    for stop in (5, 11):
+        advance = interrupt_at(monkeypatch, stop)
+        with pytest.raises(Interrupted):
+            train(spec, prepared / "digits", 3, tmp_path / "broken", "cpu")
+        monkeypatch.setattr(loop._Run, "advance", advance)
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    broken = train(spec, prepared / "digits", 3, tmp_path / "broken", "cpu")
+    assert broken.read_bytes() == whole.read_bytes()
+    timeless = [[record | {"images_per_second": 0} for record in read_jsonl(p.parent / "train.jsonl")] for p in (whole, broken)]
+    assert timeless[0] == timeless[1]
+    assert not (tmp_path / "broken" / "state").exists()
+
+
+def test_sigkill_at_ten_random_instants_changes_no_byte(tiny_config, prepared, tmp_path):
+    """A process that is killed again and again, wherever it happens to be, ends with the weights of an undisturbed one."""
+    spec = spec_of(tiny_config, "checkerboard", "oscillation", train_kimg=150, state_kimg=0.512, report_kimg=0.512)
+
+    def start(name):
+        process = multiprocessing.get_context("fork").Process(
+            target=train, args=(spec, prepared / "checkerboard", 0, tmp_path / name, "cpu")
+        )
+        process.start()
+        return process
+
+    began = time.perf_counter()
+    start("whole").join()
+    duration = time.perf_counter() - began
+    positions = []
+    for instant in np.random.default_rng(0).uniform(0.005, 0.12, 10):
+        process = start("killed")
+        process.join(instant * duration)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more to do"
+        state = next(tmp_path.glob(f"killed/state/*/{STATE}"), None)
+        positions.append(load_tensors(state)[1]["step"] if state else 0)
+    assert positions == sorted(positions)
+    assert len(set(positions)) > 5, f"the kills fell at the same place: {positions}"
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    start("killed").join()
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_two_runs_are_equal_and_seeds_differ(tiny_config, prepared, tmp_path):
+    spec = spec_of(tiny_config, train_kimg=0.256)
+    first, again, other = (
+        train(spec, prepared / "digits", seed, tmp_path / name, "cpu") for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+    )
+    assert first.read_bytes() == again.read_bytes()
+    assert first.read_bytes() != other.read_bytes()
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_config, prepared, tmp_path):
+    """Without dropout, splitting a batch changes the sum only by rounding."""
+    weights = []
+    for microbatch in (64, 20):
+        spec = spec_of(tiny_config, train_kimg=0.256, microbatch=microbatch)
+        spec["network"]["dropout"] = 0.0
+        path = train(spec, prepared / "digits", 0, tmp_path / str(microbatch), "cpu")
+        weights.append(load_tensors(path)[0])
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_training_touches_no_global_generator(tiny_config, prepared, tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002  the global generator is what is tested
+    before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    train(spec_of(tiny_config, train_kimg=0.128), prepared / "digits", 0, tmp_path, "cpu")
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_state(tiny_config, prepared, tmp_path, monkeypatch):
+    spec = spec_of(tiny_config, train_kimg=1, state_kimg=0.128)
+    loss = loop._Run._loss
+    monkeypatch.setattr(loop._Run, "_loss", lambda run, *a: loss(run, *a) * (float("nan") if run.step == 5 else 1))
+    with pytest.raises(
+        DivergenceError, match=r"'oscillation' on 'digits' met loss nan .*step 5 .*times .*to[\s\S]*state.safetensors"
+    ):
+        train(spec, prepared / "digits", 0, tmp_path, "cpu")
+    assert not (tmp_path / "model.safetensors").exists()
+    assert load_tensors(next(tmp_path.glob(f"state/*/{STATE}")))[1]["step"] == 4
+
+
+def test_a_run_of_another_configuration_does_not_resume_from_this_one(tiny_config, prepared, tmp_path, monkeypatch):
+    advance = interrupt_at(monkeypatch, 8)
+    with pytest.raises(Interrupted):
+        train(spec_of(tiny_config), prepared / "digits", 0, tmp_path / "x", "cpu")
+    monkeypatch.setattr(loop._Run, "advance", advance)
+    other = spec_of(tiny_config, learning_rate=1e-3)
+    mixed = train(other, prepared / "digits", 0, tmp_path / "x", "cpu")
+    alone = train(other, prepared / "digits", 0, tmp_path / "y", "cpu")
+    assert mixed.read_bytes() == alone.read_bytes()
+    assert len(list((tmp_path / "x" / "state").iterdir())) == 1  # the first run's state is still there
+
+
+def test_a_truncated_state_is_refused(tiny_config, prepared, tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 8)
+    with pytest.raises(Interrupted):
+        train(spec_of(tiny_config), prepared / "digits", 0, tmp_path, "cpu")
+    state = next(tmp_path.glob(f"state/*/{STATE}"))
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="delete .* to train from the start"):
+        train(spec_of(tiny_config), prepared / "digits", 0, tmp_path, "cpu")
+
+
+def test_the_loss_falls_below_that_of_the_best_linear_velocity(tiny_config, prepared, tmp_path):
+    """At alpha = 1/sigma_data the best multiple of x predicts nothing (loss 1): what falls below it has seen the data."""
+    spec = spec_of(tiny_config, "checkerboard", "oscillation", train_kimg=40, learning_rate=5e-3)
+    path = train(spec, prepared / "checkerboard", 0, tmp_path, "cpu")
+    losses = [record["loss"] for record in read_jsonl(path.parent / "train.jsonl")]
+    assert np.mean(losses[-5:]) < 0.97
+
+
+def test_a_class_conditional_model_uses_its_labels(tiny_config, prepared, tmp_path):
+    spec = spec_of(tiny_config, train_kimg=2, learning_rate=5e-3) | {"conditional": True}
+    model = models.load(train(spec, prepared / "digits", 0, tmp_path, "cpu"))
+    assert model.classes == 10
+    x, t = torch.zeros(10, *model.shape), model.flow.horizon / 2
+    out = model.velocity(x, t, torch.arange(10))
+    assert float(out.std(0).max()) > 0
+
+
+def test_the_checkpoint_describes_itself(tiny_config, prepared, tmp_path):
+    path = train(spec_of(tiny_config, train_kimg=0.128), prepared / "digits", 7, tmp_path, "cpu")
+    metadata = models.load(path).metadata
+    dataset = data.load(prepared / "digits")
+    assert metadata["data_sha256"] == dataset.sha256
+    assert metadata["resolved"]["flow"] == {"name": "oscillation", "alpha": 1 / dataset.sigma_data}
+    assert (metadata["seed"], metadata["kimg"]) == (7, 0.128)
+
+
+def test_a_checkpoint_that_is_truncated_or_altered_is_refused(tiny_config, prepared, tmp_path):
+    path = train(spec_of(tiny_config, train_kimg=0.128), prepared / "digits", 0, tmp_path, "cpu")
+    whole = path.read_bytes()
+    for cut in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(CheckpointError, match="not a complete checkpoint"):
+            models.load(path)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        models.load(tmp_path / "absent.safetensors")
