@@ -1,0 +1,45 @@
+# `make run`: everything, from a bare machine to results/quickstart/report.html. `make test`: the proof. Others below.
+PRESET ?= quickstart
+CORES ?= all
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+OVERLAY := $(if $(filter-out quickstart,$(PRESET)),--configfile workflow/presets/$(PRESET).yaml)
+REPORT := results/$(PRESET)/report.html
+
+.DEFAULT_GOAL := help
+.PHONY: help install run report test lint ui clean
+.NOTPARALLEL:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo "PRESET=$(PRESET) (quickstart, or a file of workflow/presets: $(basename $(notdir $(wildcard workflow/presets/*.yaml)))), CORES=$(CORES)"
+
+install: .venv/installed  ## make .venv from requirements.lock; once, and again when that file changes
+
+.venv/installed: requirements.lock pyproject.toml tools/install
+	bash tools/install
+
+run: install  ## run PRESET and build its report; a second time does nothing
+	@start=$$(date +%s); snakemake --cores $(CORES) $(OVERLAY) && $(MAKE) --no-print-directory $(REPORT) && \
+	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/$(REPORT)"
+
+report: install  ## build the report of PRESET again
+	snakemake $(OVERLAY) --report $(REPORT)
+
+$(REPORT): $(wildcard results/$(PRESET)/tables/* results/$(PRESET)/figures/* workflow/report/*)
+	snakemake $(OVERLAY) --report $@
+
+test: install  ## all tests
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup
+
+lint: install  ## style of Python and Snakemake
+	ruff check .
+	ruff format --check .
+	snakefmt --check --line-length 110 Snakefile workflow/rules
+	snakemake --lint
+
+ui: install  ## MLflow's pages of all runs
+	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+clean:  ## caches and logs; keeps .venv, data, checkpoints and results
+	rm -rf logs .pytest_cache .ruff_cache .mypy_cache .hypothesis

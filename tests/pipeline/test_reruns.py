@@ -1,0 +1,78 @@
+"""What a change repeats, and what it leaves alone."""
+
+import os
+
+import pytest
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+
+# What follows a new set of samples; the report is drawn from the table, the metrics and the samples.
+AFTER_SAMPLING = {"sample", "evaluate", "tabulate", "plot_nfe", "plot_samples", "publish"}
+
+
+def methods_of(jobs, rule):
+    return {part for job in jobs if job.rule == rule for part in job.wildcards.split(", ") if part.startswith("method=")}
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert finished.pending() == set()
+
+
+def test_touching_every_source_file_repeats_nothing(finished):
+    for path in (finished.folder / "src").rglob("*.py"):
+        os.utime(path)
+    assert finished.pending() == set()
+
+
+def test_a_learning_rate_of_one_method_repeats_that_method_alone(finished):
+    jobs = finished.pending("--config", "methods={edm: {training: {learning_rate: 3.0e-4}}}")
+    assert {rule: methods_of(jobs, rule) for rule in ("train", "sample", "evaluate")} == {
+        rule: {"method=edm"} for rule in ("train", "sample", "evaluate")
+    }
+    assert "prepare" not in {job.rule for job in jobs}
+
+
+def test_a_list_of_nfe_retrains_nothing(finished):
+    assert finished.pending_rules("--config", "sampling={settings: {heun: [3, 5]}}") >= AFTER_SAMPLING
+    assert "train" not in finished.pending_rules("--config", "sampling={settings: {heun: [3, 5]}}")
+
+
+def test_another_seed_runs_that_seed_alone(finished):
+    jobs = finished.pending("--config", "seeds=[0, 1]")
+    trained = {job.wildcards for job in jobs if job.rule == "train"}
+    assert trained == {f"dataset=checkerboard, method={method}, seed=1" for method in ("edm", "reflection")}
+
+
+def test_editing_the_sampler_repeats_sampling_and_what_follows(finished):
+    with finished.edited("src/hamflow/sampling/solvers.py", '"""', '"""Edited. '):
+        rules = finished.pending_rules()
+    assert rules >= AFTER_SAMPLING
+    assert not rules & {"prepare", "train", "plot_training"}
+
+
+def test_editing_one_flow_repeats_the_methods_that_use_it(finished):
+    with finished.edited("src/hamflow/flows/reflection.py", '"""', '"""Edited. '):
+        jobs = finished.pending()
+    assert methods_of(jobs, "train") == {"method=reflection"}
+
+
+def test_a_new_flow_and_method_repeat_no_other(finished):
+    text = (finished.folder / "src/hamflow/flows/diffusion.py").read_text()
+    assert '"diffusion"' in text
+    new = finished.folder / "src/hamflow/flows/ballistic.py"
+    new.write_text(text.replace('"diffusion"', '"ballistic"'))
+    try:
+        assert finished.pending() == set()
+    finally:
+        new.unlink()
+
+
+def test_the_store_and_experiment_of_mlflow_retrain_nothing(finished):
+    assert finished.pending_rules("--config", "tracking={experiment: another}") == {"publish"}
+
+
+def test_another_preset_lies_beside(finished):
+    jobs = finished.pending("--config", "preset=beside")
+    assert {job.rule for job in jobs} >= {"train", "sample", "evaluate"}
+    assert "prepare" not in {job.rule for job in jobs}, "data sets are shared"
+    assert finished.pending() == set()

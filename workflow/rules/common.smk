@@ -1,0 +1,234 @@
+# All helpers of the workflow: the checked parameters, the paths of the artefacts, and the specification of each job.
+import ast
+import functools
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+from hamflow import config as parameters
+from hamflow.errors import ConfigurationError, UserError
+from hamflow.files import canonical_json
+
+DEFAULTS = "params.yaml"
+
+ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
+
+# These say how a run is told and reported; they leave no trace in a number, so that editing them repeats nothing.
+WITHOUT_EFFECT = {
+    f"hamflow.{name}" for name in ("cli", "config", "errors", "progress", "provenance", "tracking")
+}
+
+
+def checked(config):
+    """The parameters, validated; a user's mistake ends Snakemake with its paragraph and exit code 2."""
+    try:
+        complete = parameters.check(parameters.merge(config, typed(dict(workflow.config_settings.config))))
+        refuse_changed_data(complete)
+        require_settings(complete)
+        return complete
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def typed(value):
+    """What `--config` gave, with the types of YAML: Snakemake reads what is nested, as in `training={batch: 64}`, as text."""
+    if isinstance(value, dict):
+        return {key: typed(nested) for key, nested in value.items()}
+    if isinstance(value, list):
+        return [typed(nested) for nested in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+def refuse_changed_data(config):
+    """data/<dataset> is shared by all presets, so an overlay may add data sets but not redefine one of the defaults."""
+    with open(DEFAULTS) as file:
+        defaults = yaml.safe_load(file)
+    for name in defaults["datasets"]:
+        for key in ("source", "options"):
+            here, there = config["datasets"][name][key], defaults["datasets"][name][key]
+            if here != there:
+                raise ConfigurationError(
+                    f"`datasets.{name}.{key}` is {here} here, but {there} in {DEFAULTS}",
+                    why=f"data/{name} is shared by all presets: their results would silently be of different data",
+                    fix=f"change it in {DEFAULTS}, or add an entry of another name to `datasets` and to `run.datasets`",
+                )
+
+
+def require_settings(config):
+    if not parameters.sampler_settings(config):
+        raise ConfigurationError(
+            "`sampling.settings` names no sampler with a budget", fix="for example {heun: [9]}"
+        )
+
+
+config = checked(config)
+
+PRESET = config["preset"]
+DATASETS = config["run"]["datasets"]
+METHODS = config["run"]["methods"]
+SEEDS = config["seeds"]
+SETTINGS = [f"{sampler}-nfe{nfe}" for sampler, nfe in parameters.sampler_settings(config)]
+LARGEST = "{}-nfe{}".format(
+    *max(parameters.sampler_settings(config), key=lambda s: s[1] if s[1] != "auto" else 0)
+)
+
+CHECKPOINTS = f"checkpoints/{PRESET}"
+RESULTS = f"results/{PRESET}"
+LOGS = f"logs/{PRESET}"
+RUN = "{dataset}/{method}/seed{seed}"  # where the artefacts of one run lie, below any of the folders above
+TRACKED = bool(os.environ.get("MLFLOW_TRACKING_URI") or config["tracking"]["uri"])
+
+# A GPU is asked for only where there is one: on the CPU, `resources: gpu=1` would let one job run at a time.
+# `--set-resources train:gpu=1` overrides, for example where the submitting machine has none and the nodes do.
+GPU = int(os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path(os.sep, "dev").glob("nvidia[0-9]*")))
+
+# Jobs find `hamflow` beside this Python, also where the virtual environment was not activated, and stream to the store.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+)
+if config["tracking"]["uri"]:
+    os.environ.setdefault("MLFLOW_TRACKING_URI", config["tracking"]["uri"])
+    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, config["datasets"])),
+    method="|".join(map(re.escape, config["methods"])),
+    seed=r"\d+",
+    features=r"[a-z0-9_]+",
+
+
+def spec(kind):
+    """A function of the wildcards: canonical JSON of what determines the job, as `hamflow.config` defines it."""
+
+    def of(wildcards):
+        names = [wildcards.dataset, *([wildcards.method] if "method" in wildcards.keys() else [])]
+        return canonical_json(getattr(parameters, f"{kind}_spec")(config, *names))
+
+    return of
+
+
+def features_of(dataset):
+    return config["datasets"][dataset]["features"]
+
+
+def is_image(dataset):
+    return config["networks"][config["datasets"][dataset]["network"]]["kind"] == "unet"
+
+
+def training_kimg(wildcards):
+    """Priority of a training: the longest first, images (whose step costs more) before points."""
+    training = parameters.training_spec(config, wildcards.dataset, wildcards.method)["training"]
+    return training["train_kimg"] * (1000 if is_image(wildcards.dataset) else 1)
+
+
+def label_options():
+    """--label for each method, as figures shall call it."""
+    labels = {method: config["methods"][method]["label"] for method in METHODS}
+    return " ".join(f"--label {shlex.quote(f'{method}={label}')}" for method, label in labels.items())
+
+
+# --- the source files that determine a result -----------------------------------------------------------------------
+
+
+def sources(*packages, using=()):
+    """A function of the wildcards: the source files behind a job, for its `input`; Snakemake compares them by content.
+
+    They are the modules of the packages and whatever of hamflow these import. A module that registers objects which the
+    job does not use (another flow, another data set) is no part of it: adding a method repeats no other method.
+
+    Args:
+        packages: packages or modules of hamflow, dotted.
+        using: registered names that the job uses besides those of its own parameters.
+    """
+    return lambda wildcards: source_files(packages, frozenset([*using, *names_used(wildcards)]))
+
+
+def names_used(wildcards):
+    """The registered names (source, flow, ...) that a job's parameters refer to."""
+    if "dataset" not in wildcards.keys():
+        return
+    entry = config["datasets"][wildcards.dataset]
+    yield entry["source"]
+    yield entry["features"]
+    if "method" in wildcards.keys():
+        recipe = config["methods"][wildcards.method]
+        yield from (recipe["flow"]["name"], recipe["parameterisation"], recipe["times"]["law"])
+        yield config["networks"][entry["network"]]["kind"]
+
+
+@functools.cache
+def source_files(packages, used):
+    found, queue = set(), [name for package in packages for name in modules_in(package)]
+    while queue:
+        name = queue.pop()
+        if name in found or any(name == other or name.startswith(f"{other}.") for other in WITHOUT_EFFECT):
+            continue
+        _, registered, imported = module_facts(name)
+        if not registered or registered & used:
+            found.add(name)
+            queue += imported
+    return sorted(module_facts(name)[0] for name in found)
+
+
+def modules_in(package):
+    """The dotted names of a package's modules, or of the one module of that name."""
+    root = Path("src", "hamflow", *package.split("."))
+    if not root.is_dir():
+        return [f"hamflow.{package}"]
+    return [
+        ".".join(path.with_suffix("").parts[1:]).removesuffix(".__init__")
+        for path in sorted(root.rglob("*.py"))
+    ]
+
+
+@functools.cache
+def module_facts(module):
+    """(path, names that it registers, modules of hamflow that it imports) of a dotted module name."""
+    path = Path("src", *module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = path.read_text()
+    registered = frozenset(re.findall(r"^@(?:\w+\.)?register\(\"(\w+)\"", text, flags=re.MULTILINE))
+    imported = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module)
+            imported.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return str(path), registered, {name for name in imported if exists(name)}
+
+
+def exists(module):
+    path = Path("src", *module.split("."))
+    return module.startswith("hamflow.") and (
+        path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+    )
+
+
+# --- what is to be made ---------------------------------------------------------------------------------------------
+
+
+def over_runs(pattern, **more):
+    """A path pattern with {dataset}, {method} and {seed}, for every run."""
+    return expand(pattern, dataset=DATASETS, method=METHODS, seed=SEEDS, **more)
+
+
+def all_metrics():
+    bounds = expand(f"{RESULTS}/metrics/{{dataset}}/data/seed0/real-nfe0.json", dataset=DATASETS)
+    return bounds + over_runs(f"{RESULTS}/metrics/{RUN}/{{setting}}.json", setting=SETTINGS)
+
+
+def everything():
+    """The targets of `rule all`."""
+    return [f"{RESULTS}/tables/table1.csv", *figures(), *([f"{RESULTS}/published"] if TRACKED else [])]
+
+
+def figures():
+    names = ["nfe", "training", "phase-space", "reflection", *(f"samples-{dataset}" for dataset in DATASETS)]
+    return [f"{RESULTS}/figures/{name}.png" for name in names]

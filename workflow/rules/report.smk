@@ -1,0 +1,173 @@
+# Table, figures, and MLflow. `snakemake --report results/<preset>/report.html` (or `make report`) gathers them in one page.
+
+
+onstart:
+    # MLflow's store is created once, before the jobs that stream to it. It is no rule: a store that was deleted, or another
+    # one, must not make any job look outdated. One that cannot be had stops nothing; `publish` fills it afterwards.
+    if TRACKED:
+        shell(
+            "hamflow publish --init --uri {config[tracking][uri]:q} --experiment {config[tracking][experiment]:q} || true"
+        )
+
+
+rule tabulate:
+    input:
+        metrics=all_metrics(),
+        source=sources("report.tables"),
+    output:
+        csv=report(
+            f"{RESULTS}/tables/table1.csv",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "Table 1", "preset": PRESET},
+        ),
+        text=multiext(f"{RESULTS}/tables/table1", ".md", ".tex"),
+    log:
+        f"{LOGS}/tabulate.log",
+    conda:
+        ENVIRONMENT
+    params:
+        folders=sorted({str(Path(path).parent) for path in all_metrics()}),
+        output=subpath(output.csv, parent=True),
+    shell:
+        "hamflow tabulate --metrics {params.folders} --output {params.output} > {log} 2>&1"
+
+
+rule plot_nfe:
+    input:
+        table=rules.tabulate.output.csv,
+        source=sources("report.nfe"),
+    output:
+        png=report(
+            f"{RESULTS}/figures/nfe.png",
+            caption="../report/nfe.rst",
+            category="Figures",
+            labels={"figure": "Distance against NFE", "preset": PRESET},
+        ),
+        pdf=f"{RESULTS}/figures/nfe.pdf",
+    log:
+        f"{LOGS}/plot/nfe.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "hamflow plot nfe --table {input.table} --output {output.png} > {log} 2>&1"
+
+
+rule plot_samples:
+    input:
+        samples=lambda w: expand(
+            f"{RESULTS}/samples/{w.dataset}/{{method}}/seed{SEEDS[0]}/{LARGEST}.npy", method=METHODS
+        ),
+        manifest="data/{dataset}/dataset.json",
+        source=sources("report.samples"),
+    output:
+        png=report(
+            f"{RESULTS}/figures/samples-{{dataset}}.png",
+            caption="../report/samples.rst",
+            category="Figures",
+            labels={"figure": "Samples: {dataset}", "preset": PRESET},
+        ),
+        pdf=f"{RESULTS}/figures/samples-{{dataset}}.pdf",
+    log:
+        f"{LOGS}/plot/samples-{{dataset}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        data=subpath(input.manifest, parent=True),
+        samples=lambda w, input: str(Path(input.samples[0]).parents[2]),
+        setting=LARGEST,
+        seed=SEEDS[0],
+        labels=label_options(),
+    shell:
+        "hamflow plot samples --data {params.data} --samples {params.samples} --setting {params.setting}"
+        " --seed {params.seed} {params.labels} --output {output.png} > {log} 2>&1"
+
+
+rule plot_training:
+    input:
+        histories=over_runs(f"{CHECKPOINTS}/{RUN}/train.jsonl"),
+        source=sources("report.training"),
+    output:
+        png=report(
+            f"{RESULTS}/figures/training.png",
+            caption="../report/training.rst",
+            category="Figures",
+            labels={"figure": "Training", "preset": PRESET},
+        ),
+        pdf=f"{RESULTS}/figures/training.pdf",
+    log:
+        f"{LOGS}/plot/training.log",
+    conda:
+        ENVIRONMENT
+    params:
+        checkpoints=lambda w, input: str(Path(input.histories[0]).parents[3]),
+        labels=label_options(),
+    shell:
+        "hamflow plot training --checkpoints {params.checkpoints} {params.labels} --output {output.png} > {log} 2>&1"
+
+
+rule plot_phase_space:
+    input:
+        source=sources(
+            "report.phase_space",
+            "flows",
+            "sampling.solvers",
+            using=("diffusion", "flow_matching", "oscillation"),
+        ),
+    output:
+        png=report(
+            f"{RESULTS}/figures/phase-space.png",
+            caption="../report/phase-space.rst",
+            category="Figures",
+            labels={"figure": "Phase space", "preset": PRESET},
+        ),
+        pdf=f"{RESULTS}/figures/phase-space.pdf",
+    log:
+        f"{LOGS}/plot/phase-space.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "hamflow plot phase-space --output {output.png} > {log} 2>&1"
+
+
+rule plot_reflection:
+    input:
+        source=sources(
+            "report.reflection", "flows", "sampling.solvers", "sampling.noise", using=("reflection",)
+        ),
+    output:
+        png=report(
+            f"{RESULTS}/figures/reflection.png",
+            caption="../report/reflection.rst",
+            category="Figures",
+            labels={"figure": "Reflection", "preset": PRESET},
+        ),
+        pdf=f"{RESULTS}/figures/reflection.pdf",
+    log:
+        f"{LOGS}/plot/reflection.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "hamflow plot reflection --output {output.png} > {log} 2>&1"
+
+
+rule publish:
+    input:
+        metrics=all_metrics(),
+        history=over_runs(f"{CHECKPOINTS}/{RUN}/train.jsonl"),
+        table=rules.tabulate.output.csv,
+        figures=figures(),
+    output:
+        marker=touch(f"{RESULTS}/published"),
+    log:
+        f"{LOGS}/publish.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(output.marker, parent=True),
+        checkpoints=lambda w, input: str(Path(input.history[0]).parents[3]),
+        store=config["tracking"]["uri"],
+        experiment=config["tracking"]["experiment"],
+    shell:  # a store that is away fails nothing: its paragraph says how to publish later
+        "hamflow publish --results {params.results} --checkpoints {params.checkpoints} --uri {params.store:q}"
+        " --experiment {params.experiment:q} > {log} 2>&1 || cat {log} >&2"
