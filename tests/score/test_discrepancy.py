@@ -28,9 +28,7 @@ def limit(comparisons):
 def toy_discrepancy(estimator, s, a, seed=0, n=10_000):
     x = s * torch.from_numpy(np.random.default_rng(100 + seed).standard_normal((n, 1)))
     options = FAST.get(estimator, {})
-    return hamiltonian_score_discrepancy(
-        lambda y, t: -a * y, x, TIMES, estimator=estimator, seed=seed, steps=12, **options
-    )
+    return hamiltonian_score_discrepancy(lambda y, t: -a * y, x, TIMES, estimator=estimator, seed=seed, steps=12, **options)
 
 
 @pytest.mark.parametrize("estimator", EVERY)
@@ -48,9 +46,7 @@ def test_average_over_the_times_is_the_integral(estimator):
     found = toy_discrepancy(estimator, s, a)
     fine = np.linspace(0, TIMES[-1], 2001)
     mean = np.trapezoid(GaussianToy(s, a).discrepancy(fine).numpy(), fine) / TIMES[-1]
-    assert (
-        abs(found.average - mean) < 2 * found.average_standard_error + 0.01 * mean
-    )  # interpolation of D/t^2
+    assert abs(found.average - mean) < 2 * found.average_standard_error + 0.01 * mean  # interpolation of D/t^2
 
 
 @pytest.mark.parametrize("estimator", ["binned", "neighbours"])
@@ -102,13 +98,9 @@ def test_half_the_score_agrees_between_independent_estimators(plane):
     """No closed form: a bound by features, bins and neighbours on independent samples must tell the same."""
     force = lambda y, t: 0.5 * plane.score(y)  # noqa: E731
     found = []
-    for seed, (estimator, options) in enumerate(
-        [("features", {}), ("binned", {"bins": 1000}), ("neighbours", {})]
-    ):
+    for seed, (estimator, options) in enumerate([("features", {}), ("binned", {"bins": 1000}), ("neighbours", {})]):
         x = plane.sample(10_000, np.random.default_rng(10 + seed))
-        found.append(
-            hamiltonian_score_discrepancy(force, x, TIMES, estimator=estimator, seed=seed, **options)
-        )
+        found.append(hamiltonian_score_discrepancy(force, x, TIMES, estimator=estimator, seed=seed, **options))
     for other in found[1:]:
         z = (found[0].values - other.values) / np.hypot(found[0].standard_errors, other.standard_errors)
         assert np.abs(z).max() < limit(2 * len(z))
@@ -129,9 +121,7 @@ def test_estimated_taylor_ratio_has_the_second_order_slope():
     """Antithetic pairs cancel v_0, so that the estimate resolves the ratio at small times."""
     toy = GaussianToy(1.0, 0.5)
     x = torch.from_numpy(np.random.default_rng(5).standard_normal((40_000, 1)))
-    found = hamiltonian_score_discrepancy(
-        lambda y, t: -toy.a * y, x, (0.05, 0.1, 0.5), estimator="features", steps=20
-    )
+    found = hamiltonian_score_discrepancy(lambda y, t: -toy.a * y, x, (0.05, 0.1, 0.5), estimator="features", steps=20)
     second_moment = float(x.square().mean())  # of these very samples: L_esm without its sampling error
     scale = 2 * found.times**2 * float(toy.explicit_loss)
     deviation = found.values / (scale * second_moment) - (1 - found.times**2 * float(toy.taylor_slope))
@@ -149,9 +139,7 @@ def test_blind_spot_is_why_one_time_is_refused():
         hamiltonian_score_discrepancy(force, x, [blind])
     one = hamiltonian_score_discrepancy(force, x, [blind], estimator="binned", steps=100, single_time=True)
     assert abs(one.values[0]) < 3 * one.standard_errors[0]
-    many = hamiltonian_score_discrepancy(
-        force, x, np.linspace(blind / 8, blind, 8), estimator="binned", steps=40
-    )
+    many = hamiltonian_score_discrepancy(force, x, np.linspace(blind / 8, blind, 8), estimator="binned", steps=40)
     assert many.average > 10 * many.average_standard_error
 
 
@@ -176,9 +164,7 @@ def test_critic_works_on_images_and_sees_a_wrong_force(rng):
     x = torch.from_numpy(rng.standard_normal((300, 1, 4, 4))).float()
     unet = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
     options = {"critic": unet, "critic_steps": 25, "batch": 32, "learning_rate": 1e-2, "steps": 4}
-    wrong, right = (
-        hamiltonian_score_discrepancy(lambda y, t, a=a: -a * y, x, (0.3, 0.6), **options) for a in (0.0, 1.0)
-    )
+    wrong, right = (hamiltonian_score_discrepancy(lambda y, t, a=a: -a * y, x, (0.3, 0.6), **options) for a in (0.0, 1.0))
     assert wrong.average > 5 * wrong.average_standard_error
     assert wrong.average <= 16 * float(GaussianToy(1.0, 0.0).discrepancy(0.6))
     assert abs(right.average) <= 3 * right.average_standard_error

@@ -58,13 +58,9 @@ def test_exact_divergence_is_the_trace_of_the_jacobian(rng, shape):
     score = lambda y: torch.tanh(y) * y.flatten(1).sum(1).reshape(-1, *[1] * len(shape))  # noqa: E731
     x = normal(rng, 4, *shape)
     size = math.prod(shape)
-    jacobians = [
-        torch.autograd.functional.jacobian(lambda y: score(y[None])[0], row).reshape(size, size) for row in x
-    ]
+    jacobians = [torch.autograd.functional.jacobian(lambda y: score(y[None])[0], row).reshape(size, size) for row in x]
     divergence = implicit(score, x) - 0.5 * score(x).square().flatten(1).sum(1)
-    torch.testing.assert_close(
-        divergence, torch.stack([j.trace() for j in jacobians]), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(divergence, torch.stack([j.trace() for j in jacobians]), rtol=1e-12, atol=1e-12)
 
 
 def test_probes_that_average_to_the_identity_give_the_exact_values(rng):
@@ -89,14 +85,10 @@ def test_denoising_is_minimised_by_the_score_of_the_smoothed_data(sigma):
 
 def test_gain_is_maximal_at_the_velocity_and_quadratic(rng):
     v, error = normal(rng, 6, 2, 3), normal(rng, 6, 2, 3)
-    torch.testing.assert_close(
-        gain(v, v) - gain(v + error, v), error.square().sum((1, 2)), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(gain(v, v) - gain(v + error, v), error.square().sum((1, 2)), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.0, 0.7), (1.0, -1.0, 0.6)]
-)
+@pytest.mark.parametrize(("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.0, 0.7), (1.0, -1.0, 0.6)])
 def test_hamiltonian_objective_attains_the_discrepancy_at_the_optimal_predictor(s, a, t):
     toy = GaussianToy(s, a)
     x, v, w = quadrature(s)
@@ -113,9 +105,7 @@ def test_hamiltonian_objective_attains_the_discrepancy_at_the_optimal_predictor(
     assert float(w @ value) == pytest.approx(float(toy.discrepancy(t)), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.1, 1.0), (1.0, -1.0, 0.6)]
-)
+@pytest.mark.parametrize(("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.1, 1.0), (1.0, -1.0, 0.6)])
 def test_gradient_with_the_optimal_predictor_is_that_of_the_closed_form(s, a, t):
     """Envelope theorem (SPEC 1.5): through the integrator and the predictor's input, the predictor itself
     held fixed."""
@@ -151,9 +141,7 @@ def test_detaching_the_position_loses_part_of_the_gradient():
 def moments_of_gradient(loss, theta, w):
     """Mean and standard deviation over samples of d loss_i / d theta, by quadrature; loss: theta [N, 1] ->
     [N]."""
-    own = torch.full(
-        (len(w), 1), theta, dtype=torch.float64, requires_grad=True
-    )  # a copy of theta for each sample
+    own = torch.full((len(w), 1), theta, dtype=torch.float64, requires_grad=True)  # a copy of theta for each sample
     gradients = torch.autograd.grad(loss(own).sum(), own)[0][:, 0]
     mean = w @ gradients
     return float(mean), float((w @ (gradients - mean).square()).sqrt())

@@ -132,9 +132,7 @@ def test_a_diverging_run_stops_with_its_diagnosis_and_keeps_the_last_good_state(
     training.train(until=2, state=state)
     good = training.state()[0]
     training.source = lambda n, rng: 1e9 * plane.sample(n, rng)  # far out the force drives them farther still
-    with pytest.raises(
-        DivergenceError, match=r"update 3 of 6.*trajectories run away.*velocity.*times"
-    ) as caught:
+    with pytest.raises(DivergenceError, match=r"update 3 of 6.*trajectories run away.*velocity.*times") as caught:
         training.train()
     assert "update 2" in str(caught.value)
     for name, tensor in training.state()[0].items():

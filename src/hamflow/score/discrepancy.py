@@ -82,11 +82,7 @@ def hamiltonian_score_discrepancy(
     """
     grid = check_times(times, single_time)
     estimate = ESTIMATORS.get(estimator)
-    v = (
-        velocities
-        if velocities is not None
-        else draws.normal(draws.generator(seed, VELOCITIES), tuple(samples.shape), samples)
-    )
+    v = velocities if velocities is not None else draws.normal(draws.generator(seed, VELOCITIES), tuple(samples.shape), samples)
     if v.shape != samples.shape:
         raise ConfigurationError(f"velocities have shape {tuple(v.shape)}, samples {tuple(samples.shape)}")
     x = samples
@@ -114,12 +110,7 @@ def check_times(times: Sequence[float] | Tensor, single_time: bool) -> np.ndarra
     """The times as an array. Raises ConfigurationError unless they are increasing, > 0 and more than one (or
     one was asked for)."""
     grid = np.atleast_1d(np.asarray(times, dtype=np.float64))
-    if (
-        grid.ndim != 1
-        or not len(grid)
-        or not np.isfinite(grid).all()
-        or not (np.diff(grid, prepend=0.0) > 0).all()
-    ):
+    if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all() or not (np.diff(grid, prepend=0.0) > 0).all():
         raise ConfigurationError(
             f"the times of the discrepancy must be increasing and > 0, got {grid.tolist()}",
             why="at t = 0 every force has discrepancy zero",
@@ -169,16 +160,11 @@ def trajectories(
     """
     if steps < 1:
         raise ConfigurationError(f"an integration needs steps >= 1, got {steps}")
-    pieces = [
-        _trajectory(force, x[i : i + batch], v[i : i + batch], times, steps, scheme)
-        for i in range(0, len(x), batch)
-    ]
+    pieces = [_trajectory(force, x[i : i + batch], v[i : i + batch], times, steps, scheme) for i in range(0, len(x), batch)]
     return torch.cat([p[0] for p in pieces], dim=1), torch.cat([p[1] for p in pieces], dim=1)
 
 
-def _trajectory(
-    force: Force, x: Tensor, v: Tensor, times: np.ndarray, steps: int, scheme: str
-) -> tuple[Tensor, Tensor]:
+def _trajectory(force: Force, x: Tensor, v: Tensor, times: np.ndarray, steps: int, scheme: str) -> tuple[Tensor, Tensor]:
     positions, velocities, start = [], [], 0.0
     for t in times:
         count = max(1, int(np.ceil(steps * (t - start) / times[-1] - 1e-9)))
@@ -186,8 +172,7 @@ def _trajectory(
         bad = ~(torch.isfinite(x) & torch.isfinite(v)).flatten(1).all(1)
         if bool(bad.any()):
             raise DivergenceError(
-                f"{int(bad.sum())} of {len(x)} trajectories left the finite numbers "
-                f"between t = {start:g} and {t:g}",
+                f"{int(bad.sum())} of {len(x)} trajectories left the finite numbers between t = {start:g} and {t:g}",
                 why="a discrepancy of what is left would look better than the force is",
                 fix="shorten the times, raise `steps`, or examine the force: it grows without bound",
             )

@@ -24,9 +24,7 @@ class PlainMLP(nn.Module):
     def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3):
         super().__init__()
         if len(shape) != 1:
-            raise ConfigurationError(
-                f"network 'plain' takes points, the data have shape {shape}", fix="use kind unet"
-            )
+            raise ConfigurationError(f"network 'plain' takes points, the data have shape {shape}", fix="use kind unet")
         sizes = [shape[0] + 1, *[width] * depth]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
@@ -86,9 +84,7 @@ class VelocityPredictor(nn.Module):
     def __init__(self, network: nn.Module, form: str = "scaled", horizon: float = 1.0, spread: float = 1.0):
         super().__init__()
         if form not in FORMS:
-            raise ConfigurationError(
-                f"unknown form '{form}' of the velocity predictor", fix=nearest(form, FORMS)
-            )
+            raise ConfigurationError(f"unknown form '{form}' of the velocity predictor", fix=nearest(form, FORMS))
         self.network, self.form, self.horizon, self.spread = network, form, float(horizon), float(spread)
 
     def forward(self, x: Tensor, t: Tensor, force: Force | None = None) -> Tensor:

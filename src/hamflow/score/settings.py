@@ -67,15 +67,11 @@ class HamiltonianSettings:
         for name in ("integration_steps", "critic_steps", "batch", "steps", "state_every"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(
-                    f"`{name}` must be an integer >= 1, got {value!r}", why=why.get(name, "")
-                )
+                raise ConfigurationError(f"`{name}` must be an integer >= 1, got {value!r}", why=why.get(name, ""))
         for name in ("horizon", "learning_rate", "critic_learning_rate", "weight_floor", "runaway"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise ConfigurationError(
-                    f"`{name}` must be a number > 0, got {value!r}", why=why.get(name, "")
-                )
+                raise ConfigurationError(f"`{name}` must be a number > 0, got {value!r}", why=why.get(name, ""))
         if not self.gradient_clip >= 0:
             raise ConfigurationError(f"`gradient_clip` must be >= 0, got {self.gradient_clip!r}")
         for name, value in (("ema", self.ema), ("betas", self.betas[0]), ("betas", self.betas[1])):
@@ -84,9 +80,7 @@ class HamiltonianSettings:
         legal = {"scheme": SCHEMES, "time_law": TIME_LAWS, "weight": WEIGHTS, "decay": DECAYS}
         for name, known in legal.items():
             if getattr(self, name) not in known:
-                raise ConfigurationError(
-                    f"unknown `{name}` '{getattr(self, name)}'", fix=nearest(getattr(self, name), known)
-                )
+                raise ConfigurationError(f"unknown `{name}` '{getattr(self, name)}'", fix=nearest(getattr(self, name), known))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "HamiltonianSettings":
@@ -95,9 +89,7 @@ class HamiltonianSettings:
         known = {field.name for field in fields(cls)}
         for key in values:
             if key not in known:
-                raise ConfigurationError(
-                    f"Hamiltonian score matching has no setting '{key}'", fix=nearest(key, known)
-                )
+                raise ConfigurationError(f"Hamiltonian score matching has no setting '{key}'", fix=nearest(key, known))
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:

@@ -56,9 +56,7 @@ class HamiltonianScoreMatching:
         self.average = {"force": copy.deepcopy(force), "critic": copy.deepcopy(critic)}
         self.optimizers = {
             "force": torch.optim.Adam(force.parameters(), settings.learning_rate, betas=settings.betas),
-            "critic": torch.optim.Adam(
-                critic.parameters(), settings.critic_learning_rate, betas=settings.betas
-            ),
+            "critic": torch.optim.Adam(critic.parameters(), settings.critic_learning_rate, betas=settings.betas),
         }
         self.step = 0
         self._like = next(force.parameters())
@@ -108,9 +106,7 @@ class HamiltonianScoreMatching:
             tensors |= {f"{name}/{key}": value.detach().clone() for key, value in module.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for index, moments in optimizer.state_dict()["state"].items():
-                tensors |= {
-                    f"adam/{name}/{index}/{key}": value.detach().clone() for key, value in moments.items()
-                }
+                tensors |= {f"adam/{name}/{index}/{key}": value.detach().clone() for key, value in moments.items()}
         return tensors, {"step": self.step, "seed": self.seed, "settings": self.settings.as_dict()}
 
     def load(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -126,9 +122,7 @@ class HamiltonianScoreMatching:
             try:
                 module.load_state_dict(_below(tensors, f"{name}/"))
             except RuntimeError as error:
-                raise CheckpointError(
-                    f"the saved state is of other networks ({error})", fix="delete it"
-                ) from error
+                raise CheckpointError(f"the saved state is of other networks ({error})", fix="delete it") from error
         for name, optimizer in self.optimizers.items():
             moments: dict[int, dict[str, Tensor]] = {}
             for path, value in _below(tensors, f"adam/{name}/").items():
@@ -179,11 +173,7 @@ class HamiltonianScoreMatching:
         return Trajectories(start.t, x, v)
 
     def _update(self) -> dict[str, Any]:
-        rate = (
-            0.5 * (1 + math.cos(math.pi * self.step / self.settings.steps))
-            if self.settings.decay == "cosine"
-            else 1.0
-        )
+        rate = 0.5 * (1 + math.cos(math.pi * self.step / self.settings.steps)) if self.settings.decay == "cosine" else 1.0
         for k in range(self.settings.critic_steps):
             with torch.no_grad():
                 pushed = self.push(self.draw(self.step, k))
@@ -208,9 +198,7 @@ class HamiltonianScoreMatching:
         norm = float(torch.nn.utils.get_total_norm(gradients))
         mean = float(value.detach())
         if not math.isfinite(norm) or not math.isfinite(mean):
-            raise self._diverged(
-                f"the {part} update", f"weighted gain {mean:.3g}, gradient norm {norm:.3g}", pushed.t
-            )
+            raise self._diverged(f"the {part} update", f"weighted gain {mean:.3g}, gradient norm {norm:.3g}", pushed.t)
         clip = self.settings.gradient_clip
         scale = min(1.0, clip / norm) if clip and norm else 1.0
         for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -47,9 +47,7 @@ def critic(
         critic_steps, batch, learning_rate: of Adam, pairs a step, cosine decay, averaged weights.
     """
     if critic_steps < 1 or batch < 1:
-        raise ConfigurationError(
-            f"a critic needs critic_steps >= 1 and batch >= 1, got {critic_steps} and {batch}"
-        )
+        raise ConfigurationError(f"a critic needs critic_steps >= 1 and batch >= 1, got {critic_steps} and {batch}")
     units = x.shape[1] // 2
     quarter = folds_of(units, 4, rng)
     seed = int(rng.integers(2**31))

@@ -54,9 +54,7 @@ def _gains(x: Tensor, v: Tensor, fold: np.ndarray, features: int, rng: np.random
         values, vectors = torch.linalg.eigh(grams[rest].sum(0))
         penalty = max(
             (float(p * values.mean()) for p in PENALTIES),
-            key=lambda p: _score(
-                _ridge(values, vectors, moments[rest].sum(0), p), grams[judge], moments[judge]
-            ),
+            key=lambda p: _score(_ridge(values, vectors, moments[rest].sum(0), p), grams[judge], moments[judge]),
         )
         values, vectors = torch.linalg.eigh(grams.sum(0) - grams[f])
         predicted[mask] = phi[mask] @ _ridge(values, vectors, moments.sum(0) - moments[f], penalty)
@@ -83,7 +81,5 @@ def _features(x: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     # Amplitudes in proportion to the length scale, so that the ridge prefers smooth fields: antithetic pairs
     # see the
     # noise v_0 . (phi(x + t v_0) - phi(x - t v_0)), which grows with the slope of a feature.
-    waves = torch.from_numpy(np.sqrt(2.0) * scales).to(x) * torch.cos(
-        x @ torch.from_numpy(frequencies).to(x) + phases
-    )
+    waves = torch.from_numpy(np.sqrt(2.0) * scales).to(x) * torch.cos(x @ torch.from_numpy(frequencies).to(x) + phases)
     return torch.cat([LINEAR * torch.ones_like(x[:, :1]), LINEAR * x, waves], dim=1)

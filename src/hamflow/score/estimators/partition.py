@@ -55,9 +55,7 @@ def neighbours(
         neighbours: how many; more: less noise, more smoothing.
     """
     if not 1 <= neighbours < x.shape[1]:
-        raise ConfigurationError(
-            f"`neighbours` must be between 1 and N - 1 = {x.shape[1] - 1}, got {neighbours}"
-        )
+        raise ConfigurationError(f"`neighbours` must be between 1 and N - 1 = {x.shape[1] - 1}, got {neighbours}")
     return _stack([_neighbours(*_points(x[j], v[j]), neighbours) for j in range(len(times))])
 
 

@@ -1,0 +1,214 @@
+"""Figures of Hamiltonian score matching: the mixture, the three validation panels, the comparison with other
+objectives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hamflow.errors import DataError
+from hamflow.files import read_json, write_text
+from hamflow.report import style
+
+HAMILTONIAN, PREDICTION = "#D55E00", "#222222"
+ESTIMATORS = {"critic": "trained critic", "features": "random features", "binned": "bins", "neighbours": "neighbours"}
+ESTIMATOR_COLOURS = {"critic": "#D55E00", "features": "#0072B2", "binned": "#009E73", "neighbours": "#CC79A7"}
+NEGLIGIBLE = 1e-3  # of the largest density: where there are no data a score is not learned, and not drawn
+
+
+def plot_score(result: str | Path, output: str | Path) -> None:
+    """Draw a result of `hamflow score` by its kind.
+
+    Args: result: the .json. output: the .png; a .pdf beside it.
+    Raises: DataError: no result, or of a kind that has no figure.
+    """
+    content = _read(result)
+    figures = {
+        "mixture": plot_mixture,
+        "scatter": plot_scatter,
+        "taylor": plot_taylor,
+        "gradients": plot_gradients,
+        "comparison": plot_comparison,
+    }
+    if content.get("kind") not in figures:
+        raise DataError(f"{result} holds no result that has a figure", fix=f"kinds: {', '.join(sorted(figures))}")
+    figures[content["kind"]](content, output)
+
+
+def plot_mixture(result: dict[str, Any], output: str | Path) -> None:
+    """Density, learned score, learned velocity predictor: the last two with arrows of one scale each, shown
+    by a key."""
+    fields = {key: np.asarray(value) for key, value in result["fields"].items()}
+    axis, fine, density = fields["axis"], fields["fine_axis"], fields["fine_density"]
+    there = fields["density"] > NEGLIGIBLE * density.max()
+    with style.drawing(output, 10.6, 4.0) as figure:
+        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+        filled = panels[0].contourf(fine, fine, density, levels=14, cmap="Blues")
+        panels[0].set_title("density $p$")
+        figure.colorbar(filled, ax=panels[0], shrink=0.75, pad=0.02)
+        error, noise = result["score_error"], result["score_error_standard_error"]
+        _arrows(panels[1], axis, fields["score"], there, key=3.0, colour=style.START)
+        panels[1].set_title(
+            f"learned score\n$E|s - \\nabla\\log p|^2$ = {error:.3f} $\\pm$ {noise:.3f}"
+            f" ({100 * error / result['fisher_information']:.1f} % of Fisher)"
+        )
+        _arrows(panels[2], axis, fields["predictor"], there, key=1.0, colour=HAMILTONIAN)
+        panels[2].set_title(
+            f"learned velocity predictor at $t = T = {result['fields']['time']:g}$\n"
+            f"rms {result['fields']['predictor_rms']:.3f} (velocities: 1)"
+        )
+        for axes in panels[1:]:
+            axes.contour(fine, fine, density, levels=5, colors="#BBBBBB", linewidths=0.7)
+        for axes in panels:
+            axes.set_aspect("equal")
+            axes.grid(False)
+            axes.set_xlabel("$x_1$ (data units)")
+        panels[0].set_ylabel("$x_2$ (data units)")
+        figure.suptitle(
+            f"Hamiltonian score matching, {result['settings']['steps']} updates, {result['cpu_seconds']:.0f} s of one core, "
+            f"n = {result['n']}",
+            fontsize=10,
+        )
+
+
+def plot_scatter(result: dict[str, Any], output: str | Path) -> None:
+    """Panel (a): a dot a network, and the leading order (2 T^2 / 3) L_esm."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    rows, horizon = result["networks"], result["spec"]["horizon"]
+    x, y = (np.array([row[key] for row in rows]) for key in ("explicit_loss", "hsd"))
+    dx, dy = (np.array([row[f"{key}_standard_error"] for row in rows]) for key in ("explicit_loss", "hsd"))
+    with style.drawing(output, 4.4, 3.7) as figure:
+        axes = figure.subplots()
+        axes.errorbar(x, y, dy, dx, "o", color=HAMILTONIAN, elinewidth=0.7, markersize=4, alpha=0.85, label="a network")
+        line = np.geomspace(x.min(), x.max(), 50)
+        taylor = 2 * horizon**2 / 3 * line
+        axes.plot(line, taylor, "--", color=PREDICTION, linewidth=1.1, label=r"leading order, $\frac{2}{3}T^2 L_{esm}$")
+        axes.set(xscale="log", yscale="log", xlabel=r"explicit score matching loss $L_{esm}$")
+        axes.set_ylabel(f"Hamiltonian score discrepancy,\naverage over $[0, {horizon:g}]$")
+        for one in (axes.xaxis, axes.yaxis):
+            one.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            one.set_major_formatter(lambda value, _: f"{value:g}")
+            one.set_minor_formatter(NullFormatter())
+        axes.set_title(
+            f"{len(rows)} networks, one epoch each; n = {result['n']}\n"
+            f"Spearman {result['spearman']:.3f}, Pearson {result['pearson']:.3f}, of logarithms {result['pearson_log']:.3f}"
+        )
+        axes.legend(loc="lower right")
+
+
+def plot_taylor(result: dict[str, Any], output: str | Path) -> None:
+    """Panel (b): the discrepancy against time, and its ratio to the prediction."""
+    with style.drawing(output, 7.6, 3.3) as figure:
+        left, right = figure.subplots(1, 2)
+        times = np.array(next(iter(result["curves"].values()))["times"])
+        fine = np.linspace(0, times[-1], 100)
+        top = 1.6 * max(max(curve["values"]) for curve in result["curves"].values())
+        left.plot(fine, 2 * fine**2 * result["explicit_loss"], "--", color=PREDICTION, label=r"$2 t^2 L_{esm}$")
+        right.axhspan(0.95, 1.05, color="#EEEEEE", zorder=0, label=r"$\pm$ 5 %")
+        right.axhline(1, color=PREDICTION, linestyle="--", linewidth=1.1)
+        for (name, curve), shape in zip(result["curves"].items(), "os^D", strict=False):
+            colour, label = ESTIMATOR_COLOURS.get(name, PREDICTION), ESTIMATORS.get(name, name)
+            left.errorbar(times, curve["values"], curve["standard_errors"], fmt=f"-{shape}", color=colour, label=label)
+            right.errorbar(times, curve["ratio"], curve["ratio_standard_error"], fmt=f"-{shape}", color=colour, label=label)
+        left.set(xlabel="time $t$", ylabel="discrepancy $D(t)$", xlim=(0, None), ylim=(0, top))
+        right.set(xlabel="time $t$", ylabel=r"$D(t)\, /\, 2 t^2 L_{esm}$", xlim=(0, None), ylim=(0, None))
+        left.legend(loc="upper left")
+        right.legend(loc="lower left")
+        figure.suptitle(
+            f"empirical discrepancy and its Taylor prediction, $L_{{esm}}$ = {result['explicit_loss']:.3f}, n = {result['n']}",
+            fontsize=10,
+        )
+
+
+def plot_gradients(result: dict[str, Any], output: str | Path) -> None:
+    """Panel (c): a dot a parameter of the score network."""
+    from matplotlib import colormaps
+
+    denoising = {name: s for name, s in result["series"].items() if name.startswith("dsm")}
+    shades = colormaps["viridis"](np.linspace(0.1, 0.85, max(len(denoising), 1)))
+    with style.drawing(output, 6.6, 3.7) as figure:
+        axes = figure.subplots()
+        for (name, series), shade in zip(denoising.items(), shades, strict=True):
+            label = f"DSM, $\\sigma$ = {name.partition('=')[2]} ({_snr(series)})"
+            axes.scatter(series["mean"], series["std"], s=5, color=shade, alpha=0.5, linewidths=0, label=label, rasterized=True)
+        series = result["series"]["hsm"]
+        label = f"HSM ({_snr(series)})"
+        axes.scatter(series["mean"], series["std"], s=8, color=HAMILTONIAN, linewidths=0, label=label, rasterized=True)
+        stds = np.array([bound(s["std"]) for s in result["series"].values() for bound in (min, max)])
+        ends = np.array([stds.min(), stds.max()])
+        label = r"std $/ \sqrt{n}$: left of it the mean is noise"
+        axes.plot(ends / result["n"] ** 0.5, ends, color=PREDICTION, linewidth=0.9, linestyle="--", label=label)
+        axes.set(
+            xscale="log", yscale="log", xlabel=r"$|$mean$|$ of $\partial L / \partial \theta_j$", ylabel="standard deviation"
+        )
+        axes.set_xlim(left=ends[0] / result["n"] ** 0.5 / 10)
+        axes.set_title(f"per-sample gradients of one network, n = {result['n']}")
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2.5)
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)
+
+
+def plot_comparison(result: dict[str, Any], output: str | Path) -> None:
+    """Exact score error and discrepancy of each method, at equal steps and at equal time."""
+    methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
+    budgets = {"steps": ("equal updates", style.START, "o", -0.12), "time": ("equal processor time", style.END, "s", 0.12)}
+    with style.drawing(output, 8.2, 0.42 * len(methods) + 1.5) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        quantities = (("score_error", r"$E|s - \nabla \log p|^2$"), ("hsd", "Hamiltonian score discrepancy"))
+        for axes, (key, label) in zip(panels, quantities, strict=True):
+            for budget, (words, colour, shape, shift) in budgets.items():
+                rows = [row for row in result["rows"] if row["budget"] == budget]
+                where = [methods.index(row["method"]) + shift for row in rows]
+                mean, std = ([row[key][part] or 0.0 for row in rows] for part in ("mean", "std"))
+                axes.errorbar(mean, where, xerr=std, fmt=shape, color=colour, label=words, capsize=2.5)
+            axes.set(xscale="log", xlabel=label)
+        panels[0].set_yticks(range(len(methods)), [_method(name) for name in methods])
+        panels[0].invert_yaxis()
+        panels[0].legend(loc="best")
+        runs = len(result["rows"][0]["runs"])
+        figure.suptitle(
+            f"mean and standard deviation of {runs} seeds; {result['cpu_seconds']:.0f} s a run; n = {result['n']}", fontsize=10
+        )
+
+
+def tabulate_comparison(result: str | Path, output: str | Path) -> None:
+    """The comparison as a .csv, and a .md beside it."""
+    content = _read(result)
+    head = ["method", "budget", "updates", "cpu_seconds", "score_error", "score_error_std", "hsd", "hsd_std", "seeds", "n"]
+    lines = []
+    for row in content["rows"]:
+        numbers = [row["cpu_seconds"]["mean"]] + [row[key][part] for key in ("score_error", "hsd") for part in ("mean", "std")]
+        words = ["" if value is None else f"{value:.4g}" for value in numbers]
+        lines.append([row["method"], row["budget"], str(row["steps"]), *words, str(len(row["runs"])), str(content["n"])])
+    write_text(Path(output).with_suffix(".csv"), "\n".join(",".join(line) for line in [head, *lines]) + "\n")
+    table = [head, ["---"] * len(head), *lines]
+    write_text(Path(output).with_suffix(".md"), "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n")
+
+
+def _arrows(axes: Any, axis: np.ndarray, field: np.ndarray, there: np.ndarray, key: float, colour: str) -> None:
+    x, y = np.meshgrid(axis, axis)
+    spacing = axis[1] - axis[0]
+    scale = key / (1.5 * spacing)  # an arrow of the key's length spans one and a half cells of the grid
+    arrows = axes.quiver(
+        x[there], y[there], *field[there].T, color=colour, angles="xy", scale_units="xy", scale=scale, width=0.005
+    )
+    axes.quiverkey(arrows, 0.88, 0.03, key, f"{key:g}", labelpos="E", fontproperties={"size": 8})
+
+
+def _snr(series: dict[str, Any]) -> str:
+    """Signal to noise of the whole gradient, where the samples resolve it."""
+    return f"SNR {series['snr']:.3f}" if series["snr"] > 0 else "SNR not resolved"
+
+
+def _method(name: str) -> str:
+    kind, _, value = name.partition("=")
+    known = {"hsm@form": f"HSM, {value} critic", "dsm@sigma": f"DSM, $\\sigma$ = {value}"}
+    return known.get(kind) or {"ism": "ISM, exact divergence", "ssm": "ISM, sliced"}.get(name, name)
+
+
+def _read(result: str | Path) -> dict[str, Any]:
+    try:
+        return read_json(result)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{result} is no result of `hamflow score` ({error})", fix="`hamflow score --help`") from error

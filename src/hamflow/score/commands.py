@@ -1,0 +1,63 @@
+"""The verb `hamflow score`: the experiments of Hamiltonian score matching, and the discrepancy of a trained
+model."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from hamflow.errors import ConfigurationError
+from hamflow.score.experiments import KINDS
+
+MODEL = "discrepancy of the score that a trained model implies at a few noise levels"
+
+
+def add_arguments(verbs: Any) -> None:
+    """Mount the verb."""
+    verb = verbs.add_parser("score", help="Hamiltonian score matching and its discrepancy", description=__doc__)
+    kinds = verb.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for kind, text in KINDS.items():
+        one = kinds.add_parser(kind, help=text, description=text)
+        one.add_argument(
+            "--spec", default="{}", help="JSON of the keys that differ from the defaults; the result holds them all"
+        )
+        one.add_argument("--output", type=Path, required=True, help="the result, a .json")
+        one.set_defaults(run=_experiment)
+    model = kinds.add_parser("model", help=MODEL, description=MODEL)
+    model.add_argument("--spec", default="{}", help="JSON of the keys that differ from the defaults")
+    model.add_argument("--checkpoint", type=Path, required=True, help="model.safetensors")
+    model.add_argument("--data", type=Path, required=True, help="folder of the data set that it was trained on")
+    model.add_argument("--output", type=Path, required=True, help="the metrics, hsd.json")
+    model.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ...")
+    model.set_defaults(run=_model)
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    from hamflow.files import write_json
+    from hamflow.provenance import provenance
+    from hamflow.runtime import configure
+    from hamflow.score import experiments
+
+    configure("cpu")  # networks of a few thousand weights: a GPU would only wait
+    result = experiments.run(options.kind, _spec(options))
+    write_json(options.output, {**result, "provenance": provenance(device="cpu")})
+    print(f"{options.output} written", flush=True)
+
+
+def _model(options: argparse.Namespace) -> None:
+    from hamflow.runtime import configure
+    from hamflow.score.model import evaluate_checkpoint
+
+    device = configure(options.device)
+    evaluate_checkpoint(_spec(options), options.checkpoint, options.data, options.output, device)
+    print(f"{options.output} written", flush=True)
+
+
+def _spec(options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        spec = json.loads(options.spec)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"--spec is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise ConfigurationError("--spec must be a JSON object")
+    return spec

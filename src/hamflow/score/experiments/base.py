@@ -1,0 +1,92 @@
+"""What the experiments share: the mixture, specifications that are closed, exact score errors."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hamflow.errors import ConfigurationError, nearest
+from hamflow.mixtures import GaussianMixture
+from hamflow.score import draws
+from hamflow.score.fields import ScoreField, build_network
+
+S = TypeVar("S")
+
+# The pilot mixture (SPEC 1.6): three components in the plane, E|grad log p|^2 = 4.67
+PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], "sds": [0.6, 0.6, 0.6]}
+EVALUATION, NETWORK, TRAINING, DISCREPANCY = range(1000, 1004)  # streams of random numbers beside the training's steps
+
+
+@dataclass(frozen=True)
+class Common:
+    """Keys of every specification.
+
+    Attributes: mixture: {weights, means, sds}, the data. network: of the score, {kind, ...}. seed: of all
+        random numbers.
+        evaluation: samples of exact errors.
+    """
+
+    mixture: dict[str, Any] = field(default_factory=lambda: dict(PILOT))
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
+    seed: int = 0
+    evaluation: int = 20_000
+
+    def law(self) -> GaussianMixture:
+        """The mixture. Raises ConfigurationError if it is none."""
+        try:
+            return GaussianMixture(**self.mixture)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"`mixture` is no law: {error}") from error
+
+    def score_field(self, seed: int) -> ScoreField:
+        """A new score network at the spread of the data."""
+        law = self.law()
+        return ScoreField(build_network(self.network, (law.dimension,), seed), spread_of(law))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def read(kind: type[S], values: Mapping[str, Any]) -> S:
+    """The specification of an experiment. Raises ConfigurationError for a key that does not exist."""
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(f"this experiment has no key '{key}'", fix=nearest(key, known))
+    return kind(**values)
+
+
+def spread_of(law: GaussianMixture) -> float:
+    """Root mean square of the coordinates about their means."""
+    return float(law.variance.mean().sqrt())
+
+
+@torch.no_grad()
+def score_error(law: GaussianMixture, score: nn.Module, n: int, seed: int) -> tuple[float, float]:
+    """E|s - grad log p|^2 = 2 L_esm on n fresh samples, and its standard error."""
+    x = law.sample(n, draws.generator(seed, EVALUATION))
+    error = (in_double(score)(x) - law.score(x)).square().sum(1)
+    return float(error.mean()), float(error.std() / n**0.5)
+
+
+def fisher_information(law: GaussianMixture, n: int, seed: int) -> float:
+    """E|grad log p|^2: the error of the zero score, on the samples of `score_error`."""
+    return float(law.score(law.sample(n, draws.generator(seed, EVALUATION))).square().sum(1).mean())
+
+
+def in_double(score: nn.Module) -> Any:
+    """A score network as a force on float64 positions: the state keeps its precision, the network its
+    dtype."""
+    dtype = next(score.parameters()).dtype
+    return lambda x, t=0.0: score(x.to(dtype), t).to(x)
+
+
+def plain(array: Tensor | np.ndarray, digits: int = 6) -> list:
+    """Nested lists of numbers with so many significant digits."""
+    array = np.asarray(array.detach() if isinstance(array, Tensor) else array, dtype=np.float64)
+    magnitude = np.floor(np.log10(np.where(array == 0, 1, np.abs(array))))
+    return (np.round(array / 10**magnitude, digits - 1) * 10**magnitude).tolist()

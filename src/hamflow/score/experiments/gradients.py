@@ -1,0 +1,98 @@
+"""Mean against standard deviation of the per-sample parameter gradient: Hamiltonian against denoising score
+matching."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hamflow.score import draws, objectives
+from hamflow.score.direct import DirectSettings, denoising, train_directly
+from hamflow.score.discrepancy import trajectories
+from hamflow.score.estimators.critic import fit_critic
+from hamflow.score.experiments import base
+from hamflow.score.fields import VelocityPredictor, build_network
+
+
+@dataclass(frozen=True)
+class Spec(base.Common):
+    """Besides the common keys: training_sigma, training: how the score at which gradients are taken was
+    trained;
+    sigmas: of denoising; time: t of Hamiltonian score matching; integration_steps; samples: gradients;
+    critic, critic_samples, critic_steps: of the near-optimal velocity predictor."""
+
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 32, "depth": 2})
+    training_sigma: float = 0.3
+    training: dict[str, Any] = field(default_factory=lambda: {"steps": 100, "learning_rate": 3e-3})
+    sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
+    time: float = 0.2
+    integration_steps: int = 3
+    samples: int = 8192
+    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
+    critic_samples: int = 40_000
+    critic_steps: int = 2000
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """Per-sample gradients of the same network at the same weights, in the scale of L_esm (HSM divided by 2
+    t^2)."""
+    spec = base.read(Spec, values)
+    law, settings = spec.law(), DirectSettings(**spec.training)
+    score = train_directly(spec.score_field(spec.seed), denoising(spec.training_sigma), law.sample, settings, spec.seed)
+    critic = near_optimal_critic(spec, score)
+    x = law.sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)).float()
+    noise = draws.normal(draws.generator(spec.seed, base.DISCREPANCY, 1), tuple(x.shape), x)
+    t = torch.tensor(spec.time)
+
+    def hamiltonian(s: Any, x: Tensor, v: Tensor) -> Tensor:
+        value = objectives.hamiltonian(s, critic, x, v, t.expand(1), integration_steps=spec.integration_steps)
+        return value / (2 * spec.time**2)
+
+    series = {"hsm": _moments(score, hamiltonian, x, noise)}
+    for sigma in spec.sigmas:
+        loss = lambda s, x, n, sigma=sigma: objectives.denoising(s, x, n, sigma)  # noqa: E731
+        series[f"dsm@sigma={sigma:g}"] = _moments(score, loss, x, noise)
+    error, _ = base.score_error(law, score, spec.evaluation, spec.seed)
+    return {"kind": "gradients", "spec": spec.as_dict(), "score_error": error, "series": series, "n": spec.samples}
+
+
+def near_optimal_critic(spec: Spec, score: nn.Module) -> nn.Module:
+    """V = E[v_t | x_t] at the one time, trained on trajectories of the frozen score and then held fixed."""
+    law, rng = spec.law(), draws.generator(spec.seed, base.NETWORK)
+    x = law.sample(spec.critic_samples, rng).float()
+    v = draws.normal(rng, tuple(x.shape), x)
+    times = np.array([spec.time])
+    pushed = trajectories(score, torch.cat([x, x]), torch.cat([v, -v]), times, spec.integration_steps)
+    network = build_network(spec.critic, (law.dimension,), spec.seed + 1)
+    critic = VelocityPredictor(network, "scaled", spec.time, base.spread_of(law))
+    units = np.arange(spec.critic_samples)
+    critic = fit_critic(critic, *pushed, times, units, rng, score, spec.critic_steps, 256, 3e-3)
+    return critic.requires_grad_(False)
+
+
+def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int = 1024) -> dict[str, Any]:
+    """Over the samples, |mean| and standard deviation of d loss_i / d theta_j for every parameter j."""
+    weights = {name: value.detach() for name, value in score.named_parameters()}
+
+    def one(weights: dict[str, Tensor], x: Tensor, n: Tensor) -> Tensor:
+        s = lambda y, t=0.0: torch.func.functional_call(score, weights, (y, t))  # noqa: E731
+        return loss(s, x[None], n[None])[0]
+
+    each = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))
+    parts = []
+    for i in range(0, len(x), chunk):
+        gradients = each(weights, x[i : i + chunk], noise[i : i + chunk])
+        parts.append(torch.cat([g.flatten(1) for g in gradients.values()], dim=1))
+    gradients = torch.cat(parts)
+    mean, std = gradients.double().mean(0).abs(), gradients.double().std(0)
+    moving = std > 0  # weights of the constant input of the score network have no gradient at all
+    # Noise to signal of the whole gradient: E|g - mean|^2 against |mean|^2, the latter without its sampling
+    # bias
+    signal = float((mean.square() - std.square() / len(x)).sum().clamp(min=0))
+    return {
+        "mean": base.plain(mean[moving]),
+        "std": base.plain(std[moving]),
+        "snr": float(np.sqrt(signal / float(std.square().sum()))),
+    }

@@ -1,0 +1,93 @@
+"""Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one
+epoch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hamflow.score import draws
+from hamflow.score.direct import DirectSettings, denoising, train_directly
+from hamflow.score.discrepancy import hamiltonian_score_discrepancy
+from hamflow.score.experiments import base
+from hamflow.score.fields import ScoreField, build_network
+
+
+@dataclass(frozen=True)
+class Spec(base.Common):
+    """Besides the common keys (`network` is not used: each network has its own):
+    networks: how many; data: samples of the epoch; horizon, times: T and the number of times of the
+        discrepancy;
+    samples: of the discrepancy; estimator, options: of `hamiltonian_score_discrepancy`."""
+
+    networks: int = 40
+    data: int = 20_000
+    horizon: float = 0.6
+    times: int = 6
+    samples: int = 10_000
+    estimator: str = "features"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """Train every network by denoising score matching on one epoch of the same data, then measure both."""
+    from scipy import stats
+
+    spec = base.read(Spec, values)
+    rows = [_one(spec, index) for index in range(spec.networks)]
+    losses, values_ = [row["explicit_loss"] for row in rows], [row["hsd"] for row in rows]
+    return {
+        "kind": "scatter",
+        "spec": spec.as_dict(),
+        "networks": rows,
+        "pearson_log": float(stats.pearsonr(np.log(losses), np.log(np.maximum(values_, 1e-12))).statistic),
+        "pearson": float(stats.pearsonr(losses, values_).statistic),
+        "spearman": float(stats.spearmanr(losses, values_).statistic),
+        "n": spec.samples,
+    }
+
+
+def recipe(rng: np.random.Generator) -> dict[str, Any]:
+    """Width, depth, learning rate, noise level and batch of one network, at random."""
+    return {
+        "width": int(2 ** rng.uniform(3, 7)),
+        "depth": int(rng.integers(1, 4)),
+        "learning_rate": float(10 ** rng.uniform(-3.5, -1.5)),
+        "sigma": float(10 ** rng.uniform(-1.5, 0)),
+        "batch": int(2 ** rng.uniform(6, 9)),
+    }
+
+
+def _one(spec: Spec, index: int) -> dict[str, Any]:
+    law, choice = spec.law(), recipe(draws.generator(spec.seed, base.NETWORK, index))
+    data = law.sample(spec.data, draws.generator(spec.seed, base.TRAINING))
+    network = build_network(
+        {"kind": "plain", "width": choice["width"], "depth": choice["depth"]}, (law.dimension,), spec.seed + index
+    )
+    order = draws.generator(spec.seed, base.TRAINING, index).permutation(spec.data)
+    batches = iter(np.array_split(order, -(-spec.data // choice["batch"])))
+    settings = DirectSettings(-(-spec.data // choice["batch"]), choice["batch"], choice["learning_rate"], ema=0.9)
+    score = train_directly(
+        ScoreField(network, base.spread_of(law)),
+        denoising(choice["sigma"]),
+        lambda n, rng: data[next(batches)],  # one epoch: each sample once
+        settings,
+        seed=spec.seed + index,
+    )
+    error, standard_error = base.score_error(law, score, spec.evaluation, spec.seed)
+    found = hamiltonian_score_discrepancy(
+        base.in_double(score),
+        law.sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)),
+        np.linspace(spec.horizon / spec.times, spec.horizon, spec.times),
+        estimator=spec.estimator,
+        seed=spec.seed,
+        **spec.options,
+    )
+    return {
+        **choice,
+        "steps": settings.steps,
+        "explicit_loss": error / 2,
+        "explicit_loss_standard_error": standard_error / 2,
+        "hsd": found.average,
+        "hsd_standard_error": found.average_standard_error,
+    }

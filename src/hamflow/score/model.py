@@ -1,0 +1,201 @@
+"""The discrepancy of the score that a trained generative model implies."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamflow.dynamics import ElasticBox, fold
+from hamflow.dynamics.forces import Force
+from hamflow.errors import ConfigurationError
+from hamflow.score import draws
+from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
+
+Denoiser = Callable[[Tensor, float], Tensor]  # (y, sigma) -> E[x_0 | x_0 + sigma n = y]
+NOISE, PICK = 100, 101  # streams of random numbers
+LOW_DIMENSION = 3  # up to here linear predictors on random features do better than a network, in less time
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How the discrepancy of a trained model is measured.
+
+    Attributes:
+        sigmas: noise levels, data units. horizon: T / sigma. times: number of times in (0, T]. samples: of
+            the data.
+        steps: of integration to T. estimator, options: of `hamiltonian_score_discrepancy`; None: features for
+            up to 3 dimensions, else a critic. batch: network evaluations at a time. seed: of noise,
+            velocities and critics.
+        about: what the result says of itself: preset, dataset, method, label, ...
+    """
+
+    sigmas: tuple[float, ...] = (0.1, 0.3, 1.0)
+    horizon: float = 1.0
+    times: int = 4
+    samples: int = 10_000
+    steps: int = 4
+    estimator: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 1024
+    seed: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def model_discrepancy(
+    denoiser: Denoiser, data: Tensor, sigma: float, *, horizon: float = 1.0, times: int = 4, **options: Any
+) -> Discrepancy:
+    """The discrepancy of F(x) = (D(x; sigma) - x) / sigma^2 on x_0 = data + sigma n: zero if the model is
+    right (Tweedie).
+
+    Lengths are measured in sigma: y = x / sigma has the force sigma F and time t / sigma, v_0 ~ N(0, I) as
+        before, and the same
+    discrepancy, a number without unit. The log-density of x has no curvature beyond 1 / sigma^2, so that
+    horizon = 1, T = sigma, stays short of the first blind spot (omega T <= 1 < pi/2). To leading order the
+    average over [0, T] is
+        (horizon^2 / 3) sigma^2 E|F - score|^2 / dimension = (horizon^2 / 3) E|D - D*|^2 / (sigma^2
+        dimension).
+    Args:
+        denoiser: (y, sigma) -> D, like y. data: [N, *dims], data units. sigma: noise level, data units, > 0.
+        horizon: T / sigma. times: how many, evenly spaced up to T. options: see `score_discrepancy`.
+    Returns:
+        values per coordinate, times in units of sigma.
+    Source: [derived] SPEC 1.4; Robbins 1956 for the implied score.
+    """
+    noise = draws.normal(draws.generator(options.get("seed", 0), NOISE), tuple(data.shape), data)
+    force = lambda x, t: (denoiser(x, sigma) - x) / sigma**2  # noqa: E731
+    return score_discrepancy(force, data + sigma * noise, sigma, horizon=horizon, times=times, **options)
+
+
+def score_discrepancy(
+    force: Force,
+    samples: Tensor,
+    sigma: float,
+    *,
+    horizon: float = 1.0,
+    times: int = 4,
+    estimator: str | None = None,
+    steps: int = 4,
+    **options: Any,
+) -> Discrepancy:
+    """The discrepancy of a score at noise level sigma, per coordinate, times in units of sigma.
+
+    Args:
+        force: the score, data units^-1. samples: of the smoothed data, [N, *dims]. estimator: None:
+            "features" for up to 3 dimensions, else "critic". options: of `hamiltonian_score_discrepancy`.
+    """
+    for name, value in (("sigma", sigma), ("horizon", horizon)):
+        if not 0 < value < float("inf"):
+            raise ConfigurationError(f"`{name}` must be a number > 0, got {value}")
+    dimension = samples[0].numel()
+    found = hamiltonian_score_discrepancy(
+        force,
+        samples,
+        sigma * horizon * np.arange(1, times + 1) / times,
+        estimator=estimator or ("features" if dimension <= LOW_DIMENSION else "critic"),
+        steps=steps,
+        **options,
+    )
+    return replace(
+        found,
+        times=found.times / sigma,
+        values=found.values / dimension,
+        standard_errors=found.standard_errors / dimension,
+        average=found.average / dimension,
+        average_standard_error=found.average_standard_error / dimension,
+    )
+
+
+def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: int = 1024) -> Force:
+    """The score at noise level sigma that a `hamflow.models.Model` implies, as a force on samples of the
+    smoothed data.
+
+    A flow with a denoiser: (D(x; sigma) - x) / sigma^2. Reflection: its data are smoothed and folded into the
+        box, where
+    V = -S^2 t score with S t = sigma (SPEC 2.5); the force has the flow's walls, which preserve that law.
+    Args:
+        label: int64 [N], classes of the samples, for a conditional model; rows beyond N begin again.
+        batch: rows in the network at a time.
+    """
+    flow = model.flow
+
+    def one(x: Tensor, label: Tensor | None) -> Tensor:
+        if flow.name == "reflection":
+            t = sigma / flow.speed
+            return -model.velocity(x, t, label) / (flow.speed**2 * t)
+        return (model.denoise(x, sigma, label) - x) / sigma**2
+
+    def force(x: Tensor, t: float | Tensor) -> Tensor:
+        labels = None if label is None else label.repeat(-(-len(x) // len(label)))[: len(x)]
+        parts = [one(x[i : i + batch], None if labels is None else labels[i : i + batch]) for i in range(0, len(x), batch)]
+        return torch.cat(parts)
+
+    return ElasticBox(flow.low, flow.high, force) if flow.name == "reflection" else force
+
+
+def evaluate_checkpoint(
+    values: Mapping[str, Any], checkpoint: str | Path, data: str | Path, output: str | Path, device: Any
+) -> None:
+    """Write the discrepancy of a checkpoint at every noise level as metrics `hsd@sigma=...`.
+
+    Raises:
+        ConfigurationError, CheckpointError, DataError: a key, checkpoint or data set that cannot be.
+        DivergenceError: the implied score drives trajectories out of the finite numbers.
+    """
+    from hamflow import data as datasets
+    from hamflow import models
+    from hamflow.files import fingerprint, sha256_of, write_json
+    from hamflow.provenance import provenance
+    from hamflow.runtime import describe_device
+    from hamflow.score.experiments.base import read
+
+    began = time.perf_counter()
+    spec = read(ModelSpec, values)
+    dataset, model = datasets.load(data), models.load(checkpoint, device)
+    count = min(spec.samples, dataset.count)
+    picked = draws.generator(spec.seed, PICK).choice(dataset.count, size=count, replace=False)
+    x, label = dataset.batch(np.sort(picked))
+    x, label = x.to(device), label.to(device) if model.classes and label is not None else None
+    metrics = {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma) for sigma in spec.sigmas}
+    facts = {
+        "seed": model.metadata.get("seed"),
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "data_sha256": dataset.sha256,
+        "params_sha256": fingerprint(dict(values)),
+        "device": describe_device(device),
+        "wall_seconds": time.perf_counter() - began,
+    }
+    result = {**spec.about, "sampler": "none", "nfe": 0, "seed": facts["seed"], "metrics": metrics}
+    write_json(output, {**result, "provenance": provenance(**facts)})
+
+
+@torch.no_grad()
+def _metric(spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float) -> dict[str, Any]:
+    noisy = x + sigma * draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
+    force = implied_score(model, sigma, label, spec.batch)
+    if isinstance(force, ElasticBox):
+        noisy, _ = fold(noisy, torch.zeros_like(noisy), force.low, force.high)
+    with torch.enable_grad():  # the critic of an estimator is trained; the model is not
+        found = score_discrepancy(
+            force,
+            noisy,
+            sigma,
+            horizon=spec.horizon,
+            times=spec.times,
+            estimator=spec.estimator,
+            steps=spec.steps,
+            seed=spec.seed,
+            batch=2 * len(noisy),  # all at once: the labels of a conditional model belong to rows
+            **spec.options,
+        )
+    return {
+        "value": found.average,
+        "standard_error": found.average_standard_error,
+        "n": found.n,
+        "features": found.estimator,
+        "curve": {"times": found.times.tolist(), "values": found.values.tolist(), "errors": found.standard_errors.tolist()},
+    }

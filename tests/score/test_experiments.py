@@ -1,0 +1,125 @@
+"""The experiments on tiny settings: what they promise, files, figures, and the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hamflow.cli import main
+from hamflow.errors import ConfigurationError
+from hamflow.files import read_json, write_json
+from hamflow.report.score import plot_score, tabulate_comparison
+from hamflow.score.experiments import KINDS, run
+
+NET = {"kind": "plain", "width": 32, "depth": 2}
+QUICK = {"steps": 20, "batch": 64}
+TINY = {
+    "mixture": {"network": NET, "critic": NET, "hamiltonian": QUICK, "evaluation": 500, "grid": 9},
+    "scatter": {"networks": 12, "data": 4000, "samples": 1500, "times": 3, "evaluation": 4000, "options": {"features": 64}},
+    "taylor": {
+        "network": NET,
+        "times": [0.02, 0.04, 0.06, 0.3],
+        "samples": 20_000,
+        "estimators": {"features": {}},
+        "mixture": {"weights": [1.0], "means": [[0.0, 0.0]], "sds": [1.0]},
+    },
+    "gradients": {"network": NET, "samples": 1024, "critic": NET, "critic_samples": 4000, "critic_steps": 200},
+    "comparison": {
+        "network": NET,
+        "critic": NET,
+        "hamiltonian": QUICK,
+        "seeds": 2,
+        "sigmas": [0.3],
+        "samples": 600,
+        "times": 2,
+        "evaluation": 500,
+        "forms": ["scaled"],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("score")
+    for kind, spec in TINY.items():
+        write_json(folder / f"{kind}.json", run(kind, spec))
+    return folder
+
+
+def test_every_kind_is_tried():
+    assert TINY.keys() == KINDS.keys()
+
+
+def test_discrepancy_ranks_networks_as_the_explicit_loss_does(results):
+    assert read_json(results / "scatter.json")["spearman"] > 0.95
+
+
+def test_taylor_ratio_is_within_five_per_cent_at_the_three_smallest_times(results):
+    curve = read_json(results / "taylor.json")["curves"]["features"]
+    assert np.abs(np.array(curve["ratio"][:3]) - 1).max() < 0.05 + 2 * max(curve["ratio_standard_error"][:3])
+    assert curve["ratio"][3] < 0.95
+
+
+def test_hamiltonian_gradients_have_the_better_signal_at_low_noise(results):
+    series = read_json(results / "gradients.json")["series"]
+    assert series["hsm"]["snr"] > series["dsm@sigma=0.01"]["snr"]
+    medians = {name: np.median(values["std"]) for name, values in series.items()}
+    assert medians["dsm@sigma=0.01"] > medians["dsm@sigma=0.05"] > medians["dsm@sigma=0.3"] > medians["hsm"]
+
+
+def test_comparison_has_every_method_at_both_budgets(results):
+    content = read_json(results / "comparison.json")
+    rows = {(row["method"], row["budget"]): row for row in content["rows"]}
+    methods = ["hsm@form=scaled", "dsm@sigma=0.3", "ism", "ssm"]
+    assert list(rows) == [(method, budget) for method in methods for budget in ("steps", "time")]
+    for row in rows.values():
+        errors = [one["score_error"] for one in row["runs"]]
+        assert row["score_error"]["mean"] == pytest.approx(np.mean(errors))
+        assert row["score_error"]["std"] == pytest.approx(np.std(errors, ddof=1))
+    assert rows["dsm@sigma=0.3", "steps"]["steps"] == QUICK["steps"]
+    assert rows["dsm@sigma=0.3", "time"]["steps"] > QUICK["steps"]  # a step without a critic costs less
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_result_has_a_figure_of_fixed_bytes(results, kind, tmp_path):
+    for name in ("one", "two"):
+        plot_score(results / f"{kind}.json", tmp_path / f"{name}.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert (tmp_path / "one.pdf").stat().st_size > 0
+
+
+def test_comparison_table_has_a_line_for_each_row(results, tmp_path):
+    tabulate_comparison(results / "comparison.json", tmp_path / "table.csv")
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(read_json(results / "comparison.json")["rows"])
+    assert len({line.count(",") for line in lines}) == 1
+    assert len((tmp_path / "table.md").read_text().splitlines()) == len(lines) + 1
+
+
+def test_command_line_writes_the_result_and_is_deterministic(results, tmp_path):
+    for name in ("one", "two"):
+        arguments = ["score", "gradients", "--spec", json.dumps(TINY["gradients"]), "--output", str(tmp_path / name)]
+        assert main(arguments) == 0
+    one, two = (read_json(tmp_path / name) for name in ("one", "two"))
+    assert one == two
+    assert one["series"] == read_json(results / "gradients.json")["series"]
+    assert one["provenance"]["packages"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "words"),
+    [
+        ("mixture", {"netwrok": NET}, "network"),
+        ("mixture", {"hamiltonian": {"horizn": 1}}, "horizon"),
+        ("mixture", {"mixture": {"weights": [0.5], "means": [[0.0, 0.0]], "sds": [1.0]}}, "mixture"),
+        ("comparison", {"seed": 0, "seeeds": 1}, "seeds"),
+    ],
+)
+def test_misspelt_keys_are_refused_with_the_nearest(kind, spec, words):
+    with pytest.raises(ConfigurationError, match=words):
+        run(kind, spec)
+
+
+def test_command_line_says_what_is_wrong_with_a_specification(capsys, tmp_path):
+    assert main(["score", "taylor", "--spec", "{", "--output", str(tmp_path / "x.json")]) == 2
+    assert "not JSON" in capsys.readouterr().err

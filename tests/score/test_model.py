@@ -1,0 +1,133 @@
+"""The discrepancy of trained models, on data whose smoothed score is known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hamflow import flows, parameterisation
+from hamflow.dynamics import ElasticBox
+from hamflow.errors import ConfigurationError
+from hamflow.models import Model
+from hamflow.score import hamiltonian_score_discrepancy, model_discrepancy
+from hamflow.score.model import ModelSpec, implied_score, score_discrepancy
+
+SIGMA = 0.5
+
+
+@pytest.fixture(scope="module")
+def data(plane):
+    return plane.sample(8000, np.random.default_rng(0))
+
+
+def wrong(plane, amount, kind):
+    """A denoiser that errs by `amount`: shrunk towards zero, bent, or blind to one component."""
+    errors = {
+        "shrunk": lambda y, sigma: amount * plane.denoise(y, sigma),
+        "bent": lambda y, sigma: amount * torch.sin(2 * y.flip(1)),
+        "shifted": lambda y, sigma: amount * torch.ones_like(y),
+    }
+    return lambda y, sigma: plane.denoise(y, sigma) - errors[kind](y, sigma)
+
+
+def test_right_denoiser_has_no_discrepancy(plane, data):
+    found = model_discrepancy(plane.denoise, data, SIGMA)
+    assert abs(found.average) < 2 * found.average_standard_error + 1e-12
+
+
+def test_models_are_ranked_as_by_the_exact_score_error(plane, data):
+    y = data + SIGMA * torch.from_numpy(np.random.default_rng(1).standard_normal(tuple(data.shape)))
+    models = [wrong(plane, a, kind) for kind in ("shrunk", "bent", "shifted") for a in (0.05, 0.13, 0.31)]
+    errors, found = [], []
+    for model in models:
+        errors.append(float((model(y, SIGMA) - plane.denoise(y, SIGMA)).square().mean()) / SIGMA**2)
+        found.append(model_discrepancy(model, data, SIGMA, features=96))
+    assert stats.spearmanr(errors, [f.average for f in found]).statistic > 0.95
+    for kind in range(3):  # more of the same error is significantly more
+        for less, more in zip(found[3 * kind : 3 * kind + 2], found[3 * kind + 1 : 3 * kind + 3], strict=True):
+            noise = np.hypot(less.average_standard_error, more.average_standard_error)
+            assert more.average - less.average > 5 * noise
+
+
+def test_short_horizon_gives_the_score_error_in_units_of_sigma(plane, data):
+    """average -> (horizon^2 / 3) E|D - D*|^2 / (sigma^2 dimension), here for a constant error in the
+    denoiser."""
+    shift = 0.2
+    found = model_discrepancy(wrong(plane, shift, "shifted"), data, SIGMA, horizon=0.1, times=2)
+    leading = 0.1**2 / 3 * shift**2 / SIGMA**2
+    assert found.times[-1] == pytest.approx(0.1, rel=1e-12)
+    assert abs(found.average / leading - 1) < 2 * found.average_standard_error / leading + 0.02  # O(horizon^2)
+
+
+def test_units_do_not_matter(plane, data):
+    """Data, noise and model in other units of length: the same number, up to rounding."""
+    one = model_discrepancy(wrong(plane, 0.2, "bent"), data, SIGMA)
+    scaled = model_discrepancy(lambda y, sigma: 7 * wrong(plane, 0.2, "bent")(y / 7, sigma / 7), 7 * data, 7 * SIGMA)
+    np.testing.assert_allclose(one.values, scaled.values, rtol=1e-6)
+
+
+class Exact(torch.nn.Module):
+    """A network that is never asked: the models below have exact velocities."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+
+def model_of(flow, velocity, monkeypatch):
+    model = Model(flow, parameterisation.build("velocity", flow, 1.0), Exact(), (2,), 0, {})
+    monkeypatch.setattr(model, "velocity", velocity)
+    return model
+
+
+@pytest.mark.parametrize("name", ["diffusion", "flow_matching", "oscillation"])
+def test_implied_score_of_a_linear_flow_is_that_of_the_smoothed_data(plane, name, monkeypatch):
+    flow = flows.build(name)
+
+    def velocity(x, t, label=None):
+        a, b, da, db = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
+        return plane.regress(x, (a, b), (da, db))
+
+    y = torch.from_numpy(np.random.default_rng(2).standard_normal((30, 2)))
+    force = implied_score(model_of(flow, velocity, monkeypatch), SIGMA, batch=7)
+    torch.testing.assert_close(force(y, 0.0), plane.smoothed(SIGMA).score(y), rtol=1e-9, atol=1e-9)
+
+
+def test_implied_score_of_reflection_is_right_inside_its_walls(monkeypatch):
+    """Uniform data stay uniform: V = 0, score 0. The walls preserve the uniform law; without them x escapes
+    and D > 0."""
+    flow = flows.build("reflection", low=-1.0, high=1.0)
+    force = implied_score(model_of(flow, lambda x, t, label=None: 0 * x, monkeypatch), SIGMA)
+    assert isinstance(force, ElasticBox)
+    x = 2 * torch.from_numpy(np.random.default_rng(3).random((4000, 2))) - 1
+    inside = score_discrepancy(force, x, SIGMA, estimator="binned", steps=8)
+    assert abs(inside.average) < 2 * inside.average_standard_error
+    outside = score_discrepancy(force.inside, x, SIGMA, estimator="binned", steps=8)
+    assert outside.average > 10 * outside.average_standard_error
+
+
+def test_labels_follow_their_rows(plane, monkeypatch):
+    flow = flows.build("diffusion")
+    seen = lambda x, t, label: x * label[:, None]  # noqa: E731
+    force = implied_score(model_of(flow, seen, monkeypatch), SIGMA, label=torch.tensor([1, 2, 3]), batch=4)
+    x = torch.ones(6, 2, dtype=torch.float64)  # the samples, and once more for -v_0
+    assert torch.equal(force(x, 0.0)[:3], force(x, 0.0)[3:])
+    assert len(set(force(x, 0.0)[:3, 0].tolist())) == 3
+
+
+def test_no_noise_or_horizon_is_refused(plane, data):
+    with pytest.raises(ConfigurationError, match="sigma"):
+        model_discrepancy(plane.denoise, data, 0.0)
+    with pytest.raises(ConfigurationError, match="horizon"):
+        model_discrepancy(plane.denoise, data, SIGMA, horizon=0.0)
+    assert ModelSpec().horizon < np.pi / 2
+
+
+def test_average_needs_no_dimension(plane, data):
+    """Per coordinate: the plain discrepancy divided by D."""
+    y = data + SIGMA * torch.from_numpy(np.random.default_rng(4).standard_normal(tuple(data.shape)))
+    force = lambda x, t: 0.5 * plane.smoothed(SIGMA).score(x)  # noqa: E731
+    times = SIGMA * np.arange(1, 5) / 4
+    whole = hamiltonian_score_discrepancy(force, y, times, estimator="features", steps=4)
+    each = score_discrepancy(force, y, SIGMA)
+    assert each.average == pytest.approx(whole.average / 2, rel=1e-9)
