@@ -153,17 +153,7 @@ def _check_schema(config: Config) -> None:
     schema = yaml.safe_load(resources.files("hamflow").joinpath("params.schema.yaml").read_text())
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
     if errors:
-        raise _explain(_deepest(jsonschema.exceptions.best_match(errors)))
-
-
-def _deepest(error):
-    """Of a failed `oneOf`, the branch that was meant: the one whose `kind` fits."""
-    while error.context:
-        meant = [e for e in error.context if e.validator != "const"]
-        branches = {e.schema_path[0] for e in error.context if e.validator == "const"}
-        fitting = [e for e in meant if e.schema_path[0] not in branches]
-        error = (fitting or list(error.context))[0]
-    return error
+        raise _explain(jsonschema.exceptions.best_match(errors))
 
 
 def _explain(error) -> ConfigurationError:

@@ -67,8 +67,10 @@ def save_array(path: str | Path, array) -> None:
     """Write a numpy array as .npy, atomically."""
     import numpy as np
 
+    array = np.ascontiguousarray(array)
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data if array.size else b"")  # np.save loses the error number of a full disk
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Any) -> None:

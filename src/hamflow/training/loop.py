@@ -41,7 +41,7 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
         DivergenceError: a loss or gradient that is not finite; the last state is kept.
         UserError: data, configuration or state that cannot be used.
     """
-    run = _Run(spec, data.load(data_folder), seed, Path(output), runtime.configure(device))
+    run = _Run(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
     with JsonlLog(run.state.log) as log:
         log.truncate_after(run.kimg)
         for record in run.records():

@@ -1,0 +1,206 @@
+"""The command line as a user meets it: the chain of jobs, and every mistake that exit code 2 stands for."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from hamflow import cli, config
+from hamflow.files import load_tensors, read_json
+
+PARAMS = ["--params", "params.yaml", "--params", "workflow/presets/smoke.yaml"]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, prepared):
+    """One trained checkpoint and its samples, made by the verbs."""
+    root = tmp_path_factory.mktemp("chain")
+    data, run = prepared / "digits", root / "checkpoints" / "smoke" / "digits" / "oscillation" / "seed0"
+    job = [*PARAMS, "--dataset", "digits", "--method", "oscillation", "--data", str(data), "--device", "cpu"]
+    assert cli.main(["train", *job, "--output", str(run), "--set", "training.train_kimg=0.256"]) == 0
+    assert cli.main(["sample", *job, "--checkpoint", str(run / "model.safetensors"), "--output", str(root / "samples")]) == 0
+    return {"root": root, "data": data, "checkpoint": run / "model.safetensors", "samples": root / "samples", "job": job}
+
+
+def files_below(folder):
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+def refused(capsys, arguments, *fragments):
+    """The verb exits with 2 and prints one paragraph with these fragments, no traceback."""
+    capsys.readouterr()
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    for fragment in fragments:
+        assert fragment in printed
+
+
+def test_the_chain_leaves_what_the_contract_says(chain):
+    settings = ["heun-nfe5", "heun-nfe9", "multistep-nfe5"]
+    assert files_below(chain["samples"]) == [str(chain["samples"] / f"{s}.{e}") for s in settings for e in ("json", "npy")]
+    samples, facts = np.load(chain["samples"] / "heun-nfe9.npy"), read_json(chain["samples"] / "heun-nfe9.json")
+    assert (samples.shape, samples.dtype) == ((64, 8, 8, 1), np.uint8)
+    assert (facts["sampler"], facts["nfe"], facts["n"]) == ("heun", 9, 64)
+    assert {"git_commit", "git_dirty", "packages", "device", "seed", "checkpoint_sha256", "wall_seconds"} <= set(facts)
+
+
+def test_a_spec_and_the_parameters_it_came_from_give_the_same_bytes(chain, tmp_path):
+    spec = config.sampling_spec(config.load(PARAMS[1::2]), "digits", "oscillation")
+    arguments = ["sample", "--spec", json.dumps(spec), "--data", str(chain["data"]), "--device", "cpu"]
+    assert cli.main([*arguments, "--checkpoint", str(chain["checkpoint"]), "--output", str(tmp_path)]) == 0
+    for name in ("heun-nfe9.npy", "multistep-nfe5.npy"):
+        assert (tmp_path / name).read_bytes() == (chain["samples"] / name).read_bytes()
+
+
+def test_samples_depend_on_their_seed_and_not_on_the_batch(chain, tmp_path):
+    arguments = ["sample", *chain["job"], "--checkpoint", str(chain["checkpoint"]), "--set", "sampling.batch=7"]
+    assert cli.main([*arguments, "--output", str(tmp_path / "small")]) == 0
+    assert cli.main([*arguments, "--output", str(tmp_path / "fewer"), "--set", "datasets.digits.n_samples=20"]) == 0
+    assert cli.main([*arguments, "--output", str(tmp_path / "other"), "--seed", "1"]) == 0
+    whole, small, fewer, other = (
+        np.load(folder / "heun-nfe9.npy").astype(int)
+        for folder in (chain["samples"], tmp_path / "small", tmp_path / "fewer", tmp_path / "other")
+    )
+    assert np.abs(whole - small).max() <= 1  # float32 networks round differently in other batches
+    assert np.array_equal(small[:14], fewer[:14])
+    assert np.abs(whole - other).mean() > 10
+
+
+@pytest.mark.parametrize(
+    ("setting", "fragments"),
+    [
+        ("training.learning_rte=0.1", ["unknown key `training.learning_rte`", "Did you mean 'learning_rate'?"]),
+        ("methods.oscillation.trainin={}", ["`methods.oscillation.trainin`", "Did you mean 'training'?"]),
+        ("networks.unet.chanels=3", ["`networks.unet.chanels`", "Did you mean 'channels'?"]),
+        ("training.batch=many", ["`training.batch`", "'many' is not of type 'integer'"]),
+        ("training.batch=0", ["`training.batch`", "minimum of 1"]),
+        ("sampling.settings.heun=[10]", ["heun spends 2*steps - 1", "use 9 or 11"]),
+        ("run.datasets=[digit]", ["'digit' is not in `datasets`", "Did you mean 'digits'?"]),
+        ("methods.oscillation.flow.alpha=-1", ["'alpha' of flow 'oscillation' must be a number > 0"]),
+        ("methods.oscillation.flow.name=oscilation", ["unknown flow 'oscilation'", "Did you mean 'oscillation'?"]),
+        ("preset=../../etc", ["`preset`", "does not match"]),
+        ("sampling.sigma_min=100", ["is not below `sampling.sigma_max`"]),
+        ("nothing", ["not of the form key=value"]),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_the_nearest_right_one(chain, capsys, tmp_path, setting, fragments):
+    refused(capsys, ["train", *chain["job"], "--output", tmp_path / "x", "--set", setting], *fragments)
+    assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [(None, "there is no parameter file"), ("a: [", "is not YAML"), ("- 1", "not a mapping"), ("\x00", "is not YAML")],
+)
+def test_a_parameter_file_that_cannot_be_read(capsys, tmp_path, content, fragment):
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    refused(capsys, ["prepare", "--params", path, "--dataset", "digits", "--output", tmp_path / "out"], fragment)
+
+
+def test_neither_spec_nor_parameters(capsys, tmp_path):
+    refused(capsys, ["prepare", "--output", tmp_path / "out"], "neither --spec nor --dataset")
+    refused(capsys, ["prepare", "--spec", "{", "--output", tmp_path / "out"], "--spec is not JSON")
+
+
+def test_a_missing_data_set(chain, capsys, tmp_path):
+    arguments = ["train", *chain["job"], "--data", tmp_path / "digits", "--output", tmp_path / "x"]
+    refused(capsys, arguments, "there is no data set", "hamflow prepare")
+    assert files_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbled"])
+def test_a_corrupted_image_file(chain, capsys, tmp_path, damage):
+    data = shutil.copytree(chain["data"], tmp_path / "digits")
+    content = (data / "images.npy").read_bytes()
+    (data / "images.npy").write_bytes(content[: len(content) // 2] if damage == "truncated" else b"\x00" * len(content))
+    refused(capsys, ["train", *chain["job"], "--data", data, "--output", tmp_path / "x"], "images.npy", "Fix:")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_truncated_checkpoint(chain, capsys, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(chain["checkpoint"].read_bytes()[:-50])
+    arguments = ["sample", *chain["job"], "--checkpoint", path, "--output", tmp_path / "s"]
+    refused(capsys, arguments, "is not a complete checkpoint", "train again")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_checkpoint_of_another_configuration(chain, capsys, tmp_path):
+    arguments = ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s", "--method", "edm"]
+    refused(capsys, arguments, "trained with method 'oscillation', but samples of 'edm'")
+    data = tmp_path / "digits"
+    assert cli.main(["prepare", *PARAMS, "--dataset", "digits", "--set", "datasets.digits.options={holdout: 0.1}", "--output", str(data)]) == 0
+    arguments = ["sample", *chain["job"], "--data", data, "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s"]
+    refused(capsys, arguments, "was trained on other data")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_device_that_is_not_there(chain, capsys, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    refused(capsys, ["train", *chain["job"], "--device", "cuda", "--output", tmp_path / "x"], "no CUDA device", "--device cpu")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if os.geteuid() != 0 or mount is None:
+        pytest.skip("mounting a small tmpfs needs root")
+    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "sample"])
+def test_a_full_disk_leaves_nothing_half_written(chain, capsys, small_disk, verb):
+    free = 4096 if verb != "train" else 100_000
+    (small_disk / "ballast").write_bytes(b"\x00" * (200 * 1024 - free))
+    output = small_disk / "out"
+    arguments = {
+        "prepare": ["prepare", *PARAMS, "--dataset", "digits", "--output", output],
+        "train": ["train", *chain["job"], "--output", output],
+        "sample": ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", output],
+    }[verb]
+    refused(capsys, arguments, "the disk is full", "make room")
+    complete = {path.name for path in output.rglob("*") if path.is_file()}
+    assert not {name for name in complete if ".tmp" in name or name.endswith((".npy", ".safetensors"))}
+
+
+def test_a_run_goes_on_when_the_disk_has_room_again(chain, small_disk, tmp_path):
+    """The log of what was reported survives; the weights are those of an undisturbed run."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\x00" * 100_000)
+    output = small_disk / "checkpoints" / "smoke" / "digits" / "oscillation" / "seed0"
+    arguments = ["train", *chain["job"], "--set", "training.train_kimg=0.256", "--output"]
+    assert cli.main([*arguments, str(output)]) == 2
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert cli.main([*arguments, str(output)]) == 0
+    assert load_tensors(output / "model.safetensors")[1] == load_tensors(chain["checkpoint"])[1]
+    assert (output / "model.safetensors").read_bytes() == chain["checkpoint"].read_bytes()
+
+
+def test_every_verb_has_help(capsys):
+    for verb in ("prepare", "train", "sample", "evaluate", "tabulate", "plot", "publish", "doctor"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([verb, "--help"])
+        assert stop.value.code == 0
+        assert "usage: hamflow" in capsys.readouterr().out
+
+
+def test_the_doctor_finds_this_installation_well(capsys):
+    assert cli.main(["doctor", *PARAMS]) == 0
+    printed = capsys.readouterr().out
+    assert "preset 'smoke', 8 trainings" in printed
+    assert "FAIL" not in printed

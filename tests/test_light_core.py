@@ -1,0 +1,48 @@
+"""A compute node may have the bare core: what needs the pipeline is imported by nobody else."""
+
+import subprocess
+import sys
+
+import pytest
+
+PIPELINE = ["snakemake", "dvc", "mlflow", "pandas", "matplotlib", "sklearn"]
+OPTIONAL_CORE = ["jsonschema", "tqdm"]
+
+
+def run_without(modules, code):
+    """Run code in a process where these modules cannot be imported."""
+    block = f"import sys\nfor name in {modules!r}: sys.modules[name] = None\n"
+    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=300)
+
+
+def test_importing_hamflow_and_its_parameters_does_not_import_torch():
+    code = "import hamflow, hamflow.config, hamflow.errors, hamflow.files\nassert 'torch' not in sys.modules"
+    done = run_without(PIPELINE, "import sys\n" + code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_checking_the_parameters_does_not_import_torch():
+    code = "from hamflow import config\nconfig.load(['params.yaml'])\nassert 'torch' not in sys.modules"
+    done = run_without(PIPELINE, code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing", [PIPELINE, PIPELINE + OPTIONAL_CORE], ids=["core", "barest"])
+def test_the_core_trains_samples_and_evaluates_alone(prepared, tmp_path, missing):
+    code = f"""
+from hamflow import cli
+params = ['--params', 'params.yaml', '--params', 'workflow/presets/smoke.yaml', '--dataset', 'checkerboard', '--method', 'reflection']
+params += ['--set', 'datasets.checkerboard.training.train_kimg=1']
+data, out, reference = ['--data', {str(prepared / "checkerboard")!r}], {str(tmp_path)!r}, {str(tmp_path / "reference.npz")!r}
+steps = [
+    ['train', *params, *data, '--output', out + '/a/b/c/seed0'],
+    ['sample', *params, *data, '--checkpoint', out + '/a/b/c/seed0/model.safetensors', '--output', out + '/s'],
+    ['evaluate', *params, *data, '--reference', reference, '--output', out + '/bound'],
+    ['evaluate', *params, *data, '--reference', reference, '--samples', out + '/s', '--output', out + '/m'],
+]
+for step in steps:
+    assert cli.main(step) == 0, step
+"""
+    done = run_without(missing, code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "m" / "heun-nfe9.json").exists()
