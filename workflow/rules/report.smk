@@ -65,7 +65,10 @@ rule plot_samples:
             f"{RESULTS}/figures/samples-{{dataset}}.png",
             caption="../report/samples.rst",
             category="Figures",
-            labels={"figure": "Samples: {dataset}", "preset": PRESET},
+            labels=lambda w: {
+                "figure": f"Samples: {config['datasets'][w.dataset]['label']}",
+                "preset": PRESET,
+            },
         ),
         pdf=f"{RESULTS}/figures/samples-{{dataset}}.pdf",
     log:
