@@ -37,7 +37,8 @@ def build_reference(
 
     Images: statistics of the training part; the bound compares the test part with it or, where nothing was
     held out, one random half of it with the other (n is the half's). Points: a fresh draw from the law, of
-    another stream than the training points; the bound compares it with a second one.
+    another stream than the training points, or some of the points where the law is unknown; the bound compares it
+    with a second one.
 
     Args:
         spec: `hamflow.config.evaluation_spec` without a method.
@@ -170,13 +171,18 @@ def _bound_rows(
 
 
 def _draw(spec: Mapping[str, Any], dataset: Dataset, stream: int) -> np.ndarray:
-    law = dataset.density()
-    if law is None:
+    """n_samples points: a fresh draw from the law where it is known, else rows of the data, other ones for each stream."""
+    law, n = dataset.density(), spec["n_samples"]
+    if law is not None:
+        return law.sample(n, generator(stream)).numpy()
+    if 2 * n > dataset.count:
         raise ConfigurationError(
-            f"points are compared with draws from their law, but that of '{dataset.name}' is unknown",
-            fix="give its source a density",
+            f"'{dataset.name}' has {dataset.count} points and no known law, too few for two disjoint sets of {n}",
+            why="one set is compared with the samples, the other gives the bound",
+            fix=f"set datasets.{dataset.name}.n_samples to {dataset.count // 2} or less",
         )
-    return law.sample(spec["n_samples"], generator(stream)).numpy()
+    order = np.random.default_rng(HALVES_SEED).permutation(dataset.count)
+    return dataset.rows[np.sort(order[:n] if stream == REFERENCE else order[n : 2 * n])]
 
 
 def _read_samples(path: Path, spec: Mapping[str, Any], dataset: Dataset) -> tuple[dict[str, Any], np.ndarray]:

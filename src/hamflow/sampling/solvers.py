@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hamflow.errors import ConfigurationError, nearest
+from hamflow.sampling.budget import names
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
@@ -139,4 +140,4 @@ def _intervals(times: Tensor) -> list[tuple[Tensor, Tensor]]:
     return list(itertools.pairwise(times))
 
 
-SOLVERS: dict[str, Solver] = {f.__name__: f for f in (euler, heun, midpoint, rk4, multistep, dopri5)}
+SOLVERS: dict[str, Solver] = {name: globals()[name] for name in names()}  # each is the function above of that name

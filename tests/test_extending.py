@@ -1,0 +1,87 @@
+"""docs/extending.md, followed to the letter: each block goes to the file that it names, and the chain runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hamflow.files import read_json
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A copy of the package with everything of the page added, and parameters that use it."""
+    root = tmp_path_factory.mktemp("extended")
+    shutil.copytree("src", root / "src")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for kind, body in re.findall(r"```(\w+)\n(.*?)```", Path("docs/extending.md").read_text(), flags=re.DOTALL):
+        first, rest = body.split("\n", 1)
+        target = first.removeprefix("# ")
+        if kind == "yaml":
+            params[target] |= yaml.safe_load(rest)
+        elif not (root / target).exists():
+            (root / target).write_text(rest)
+        else:
+            insert(root / target, rest)
+    params["run"] = {"datasets": ["circle"], "methods": ["leaning"]}
+    params["sampling"]["settings"] = {"ralston": [10]}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return root
+
+
+def insert(path: Path, block: str) -> None:
+    """A line of a table goes to the table's end, a function before the module's own tables."""
+    text = path.read_text()
+    anchor = "\n}\n" if block.startswith(" ") else "\n\nSOLVERS" if "\n\nSOLVERS" in text else None
+    if anchor is None:
+        path.write_text(f"{text}\n\n{block}")
+    else:
+        path.write_text(text.replace(anchor, f"\n{block.rstrip()}{anchor}", 1))
+
+
+def hamflow(root, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "hamflow.cli", *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_was_added_is_prepared_trained_sampled_and_measured(extended):
+    job = ["--dataset", "circle", "--method", "leaning", "--data", "data/circle"]
+    hamflow(extended, "prepare", "--dataset", "circle")
+    hamflow(extended, "train", *job, "--output", "checkpoints/x/circle/leaning/seed0")
+    hamflow(extended, "sample", *job, "--checkpoint", "checkpoints/x/circle/leaning/seed0/model.safetensors", "--output", "samples")
+    reference = ["--reference", "reference.npz"]
+    hamflow(extended, "evaluate", *job, *reference)
+    hamflow(extended, "evaluate", *job, *reference, "--samples", "samples", "--output", "metrics")
+    found = read_json(extended / "metrics" / "ralston-nfe10.json")
+    assert (found["method"], found["label"], found["nfe"]) == ("leaning", "Leaning HGF", 10)
+    assert found["metrics"]["mean_radius"]["value"] == pytest.approx(1, abs=0.15)
+
+
+def test_the_added_flow_passes_every_flow_test(extended):
+    """Its force is the harmonic one with alpha = 1."""
+    tests = shutil.copytree("tests/flows", extended / "tests" / "flows")
+    shutil.copy("tests/conftest.py", extended / "tests")
+    path = tests / "test_every_flow.py"
+    path.write_text(path.read_text().replace("FORCES = {", 'FORCES = {\n    "leaning": lambda flow: Harmonic(1.0),', 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/flows", "-k", "leaning"],
+        cwd=extended,
+        env={**os.environ, "PYTHONPATH": str(extended / "src")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 14
