@@ -19,7 +19,13 @@ rule tabulate:
             f"{RESULTS}/tables/table1.csv",
             caption="../report/table1.rst",
             category="Tables",
-            labels={"table": "Table 1", "preset": PRESET},
+            labels={"table": "Table 1, every line", "preset": PRESET},
+        ),
+        html=report(
+            f"{RESULTS}/tables/table1.html",
+            caption="../report/table1.rst",
+            category="Tables",
+            labels={"table": "Table 1, as in the paper", "preset": PRESET},
         ),
         text=multiext(f"{RESULTS}/tables/table1", ".md", ".tex"),
     log:

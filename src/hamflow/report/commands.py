@@ -22,8 +22,8 @@ def add_arguments(subparsers) -> None:
     """Mount `tabulate` and `plot` on the subparsers of `hamflow`; `args.run` runs them."""
     table = subparsers.add_parser(
         "tabulate",
-        help="table1.csv, .md and .tex from the metrics of a preset",
-        description="Aggregate metrics over the seeds: table1.csv, and the paper's layout as .md and .tex.",
+        help="table1.csv, .md, .tex and .html from the metrics of a preset",
+        description="Aggregate metrics over the seeds: table1.csv, and the paper's layout as .md, .tex and .html.",
     )
     table.add_argument(
         "--metrics",
@@ -103,8 +103,9 @@ def _training(args: argparse.Namespace) -> None:
     from hamflow.report import plot_training
     from hamflow.report.sources import find_logs
 
-    logs = find_logs(args.checkpoints, args.dataset)
-    plot_training(logs, args.output, preset=args.checkpoints.resolve().name, names=_labels(args.label))
+    names = _labels(args.label)
+    logs = find_logs(args.checkpoints, args.dataset, names)
+    plot_training(logs, args.output, preset=args.checkpoints.resolve().name, names=names)
 
 
 def _phase_space(args: argparse.Namespace) -> None:
@@ -125,7 +126,7 @@ def _label_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METHOD=TEXT",
-        help="how the figure calls a method (again for more)",
+        help="how the figure calls a method (again for more); with any, only these methods are shown",
     )
 
 

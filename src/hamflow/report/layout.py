@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from hamflow.report import labels, paper
 
@@ -13,6 +14,18 @@ EXCEPTIONS = {
     "support": "support, where higher is",
     "nll": "NLL, which should equal the bound's",
 }  # to "lower is better"
+
+
+STYLE = """<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; color: #222; }
+table { border-collapse: collapse; margin-bottom: 3em; border-top: 2px solid; border-bottom: 2px solid; }
+caption { text-align: left; max-width: 60em; padding-bottom: .6em; }
+th, td { padding: .2em .9em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+thead tr:first-child th { text-align: center; font-weight: 600; }
+thead tr:last-child th, tr.rule td { border-bottom: 1px solid; }
+tr.rule td { border-bottom: 0; border-top: 1px solid; }
+</style>"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,12 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 def latex(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     """The tables as LaTeX, to be \\input."""
     return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(grid) for grid in grids(rows, titles))
+
+
+def html(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+    """The tables as a page of their own."""
+    tables = "\n".join(_html(grid) for grid in grids(rows, titles))
+    return f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Table 1</title>{STYLE}</head><body>\n{tables}</body></html>\n'
 
 
 def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
@@ -177,6 +196,17 @@ def _markdown(grid: Grid) -> str:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *grid.lines]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return f"**{grid.caption}**\n\n{table}\n"
+
+
+def _html(grid: Grid) -> str:
+    groups = "".join(f'<th colspan="{count}">{escape(title)}</th>' for title, count in grid.groups)
+    heads = "".join(f"<th>{'<br>'.join(escape(part) for part in head if part)}</th>" for head in grid.heads)
+    lines = []
+    for number, line in enumerate(grid.lines):
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in line)
+        lines.append(f"<tr{' class=rule' if number == grid.rule else ''}>{cells}</tr>")
+    body = "\n".join(lines)
+    return f"<table><caption>{escape(grid.caption)}</caption>\n<thead><tr>{groups}</tr><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def _latex(grid: Grid) -> str:

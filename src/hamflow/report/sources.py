@@ -30,14 +30,15 @@ def find_samples(folder: Path, setting: str, seed: int | None = None, names: Map
         folder: results/<preset>/samples/<dataset>.
         setting: the file's stem, as heun-nfe35.
         seed: of the training run; by default the smallest that has the setting.
-        names: labels of methods, by key.
+        names: labels of methods, by key; where there are any, methods that are not among them are left out.
     Raises:
         DataError: no method has that setting; names those that there are.
     """
     found: dict[str, Path] = {}
     pattern = f"*/seed{'*' if seed is None else seed}/{setting}.npy"
     for path in sorted(folder.glob(pattern), key=_seed, reverse=True):
-        found[path.parts[-3]] = path
+        if not names or path.parts[-3] in names:
+            found[path.parts[-3]] = path
     if not found:
         there = sorted({path.stem for path in folder.glob("*/seed*/*.npy")})
         raise DataError(
@@ -48,14 +49,18 @@ def find_samples(folder: Path, setting: str, seed: int | None = None, names: Map
     return [Samples(method, method_label(method, names), found[method]) for method in methods]
 
 
-def find_logs(folder: Path, dataset: str | None = None) -> dict[str, dict[str, list[Path]]]:
+def find_logs(folder: Path, dataset: str | None = None, names: Mapping[str, str] = {}) -> dict[str, dict[str, list[Path]]]:
     """{data set: {method: [train.jsonl of each seed]}} below checkpoints/<preset>, in the order of tables.
+
+    Where `names` has labels, methods that are not among them are left out.
 
     Raises:
         DataError: there are none.
     """
     logs: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(folder.glob(f"{dataset or '*'}/*/seed*/train.jsonl"), key=_seed):
+        if names and path.parts[-3] not in names:
+            continue
         logs.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(path)
     if not logs:
         raise DataError(

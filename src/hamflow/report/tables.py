@@ -30,7 +30,7 @@ Row = dict[str, str]
 
 
 def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path] | None = None) -> list[Row]:
-    """Write table1.csv, table1.md and table1.tex of a preset; equal inputs give equal bytes.
+    """Write table1.csv, and table1.md, .tex and .html in the paper's layout; equal inputs give equal bytes.
 
     Args:
         metrics: results/<preset>/metrics, or any folders below it.
@@ -53,6 +53,7 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path]
     titles = {result.dataset: result.dataset_label for result in results}
     write_text(Path(output) / "table1.md", layout.markdown(rows, titles))
     write_text(Path(output) / "table1.tex", layout.latex(rows, titles))
+    write_text(Path(output) / "table1.html", layout.html(rows, titles))
     return rows
 
 

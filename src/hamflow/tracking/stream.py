@@ -18,6 +18,15 @@ SECONDS_TO_CLOSE = 1.0
 _END = object()
 
 
+def _import_finders() -> None:
+    """Import in this thread what MLflow would import in its own: a finder of packages, which is half made for a moment.
+
+    A job that asks for a version in that moment would fail (NameError: PathDistribution).
+    """
+    with suppress(ImportError):
+        import importlib_metadata  # noqa: F401
+
+
 def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -57,6 +66,7 @@ class RunStream:
         if reason := store.why_unavailable(self.uri):
             say(f"MLflow: no live metrics: {reason}; train.jsonl has them")
         else:
+            _import_finders()
             self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
             self._thread.start()
 
