@@ -104,11 +104,14 @@ def test_the_mosaic_holds_each_image_at_its_place():
 
 
 def test_samples_are_found_by_setting_first_seed_first(preset):
-    found = find_samples(preset / "results/toy/samples/digits", SETTING, names={"edm": "Ours"})
+    folder = preset / "results/toy/samples/digits"
+    found = find_samples(folder, SETTING)
     assert [(s.method, s.label, s.preset) for s in found] == [
-        ("edm", "Ours", "toy"),
+        ("edm", "EDM", "toy"),
         ("oscillation", "Oscillation HGF", "toy"),
     ]
+    named = find_samples(folder, SETTING, names={"edm": "Ours"})  # others, from an earlier run perhaps, are left out
+    assert [(s.method, s.label) for s in named] == [("edm", "Ours")]
     assert {s.path.parent.name for s in found} == {"seed0"}
     with pytest.raises(DataError, match=SETTING):
         find_samples(preset / "results/toy/samples/digits", "heun-nfe7")

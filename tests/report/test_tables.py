@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_pa
     tabulate(metrics, tmp_path / "a")
     tabulate(shutil.copytree(metrics, tmp_path / "elsewhere"), tmp_path / "b")
     tabulate(metrics, tmp_path / "c", sorted(metrics.rglob("*.json"), reverse=True))
-    for name in ("table1.csv", "table1.md", "table1.tex"):
+    for name in ("table1.csv", "table1.md", "table1.tex", "table1.html"):
         assert len({(tmp_path / folder / name).read_bytes() for folder in "abc"}) == 1
 
 
@@ -111,6 +112,14 @@ def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path)
     assert cells["EDM"][2:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
     for fact in ("preset toy", "EfficientNet-Lite0", "n = 1797", "n = 898 for the bound", "3 seeds", "heun"):
         assert fact in text.split("\n\n")[0]
+
+
+def test_html_is_well_formed_and_holds_the_cells_of_the_markdown(metrics, tmp_path):
+    tabulate(metrics, tmp_path)
+    page = ElementTree.fromstring((tmp_path / "table1.html").read_text())
+    lines = [line.strip("| ").split(" | ") for line in (tmp_path / "table1.md").read_text().splitlines() if line[:1] == "|"]
+    expected = [line for line in lines if line[0] not in ("method", "---")]
+    assert [[cell.text for cell in row] for row in page.iterfind("body/table/tbody/tr")] == expected
 
 
 def test_latex_is_balanced_and_every_line_has_the_tables_columns(metrics, tmp_path):

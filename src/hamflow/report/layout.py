@@ -26,11 +26,12 @@ thead tr:first-child th { text-align: center; font-weight: 600; }
 thead tr:last-child th, tr.rule td { border-bottom: 1px solid; }
 tr.rule td { border-bottom: 0; border-top: 1px solid; }
 </style>"""
+RULE = ' class="rule"'  # a line above the bound
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is Markdown or LaTeX.
+    """A table before it is Markdown, LaTeX or HTML.
 
     Fields: `groups` are (title, number of columns) above the heads (title, unit); each line begins with the
     method; `rule` is the number of lines above the bound's.
@@ -57,7 +58,8 @@ def latex(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 def html(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     """The tables as a page of their own."""
     tables = "\n".join(_html(grid) for grid in grids(rows, titles))
-    return f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Table 1</title>{STYLE}</head><body>\n{tables}</body></html>\n'
+    head = f'<meta charset="utf-8"/><title>Table 1</title>{STYLE}'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{tables}</body></html>\n'
 
 
 def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
@@ -200,13 +202,14 @@ def _markdown(grid: Grid) -> str:
 
 def _html(grid: Grid) -> str:
     groups = "".join(f'<th colspan="{count}">{escape(title)}</th>' for title, count in grid.groups)
-    heads = "".join(f"<th>{'<br>'.join(escape(part) for part in head if part)}</th>" for head in grid.heads)
+    heads = "".join(f"<th>{'<br/>'.join(escape(part) for part in head if part)}</th>" for head in grid.heads)
     lines = []
     for number, line in enumerate(grid.lines):
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in line)
-        lines.append(f"<tr{' class=rule' if number == grid.rule else ''}>{cells}</tr>")
+        lines.append(f"<tr{RULE if number == grid.rule else ''}>{cells}</tr>")
     body = "\n".join(lines)
-    return f"<table><caption>{escape(grid.caption)}</caption>\n<thead><tr>{groups}</tr><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>"
+    top = f"<caption>{escape(grid.caption)}</caption>\n<thead><tr>{groups}</tr><tr>{heads}</tr></thead>"
+    return f"<table>{top}\n<tbody>{body}</tbody></table>"
 
 
 def _latex(grid: Grid) -> str:
