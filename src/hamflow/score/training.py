@@ -101,7 +101,7 @@ class HamiltonianScoreMatching:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, metadata) from which `load` continues exactly."""
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for name, module in self._modules().items():
             tensors |= {f"{name}/{key}": value.detach().clone() for key, value in module.state_dict().items()}
         for name, optimizer in self.optimizers.items():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,16 @@ WARM_UP = 30  # steps by which the time of a step is measured
 @dataclass(frozen=True)
 class Spec(mixture.Spec):
     """Besides the keys of the experiment `mixture`, which are those of Hamiltonian score matching:
-    seeds: how many runs; forms: of the velocity predictor, a method each; sigmas: of denoising;
-        learning_rate: of the methods without critic; batch: of all;
+    seeds: how many runs;
+    forms: {form of the velocity predictor: settings beside `hamiltonian`}, a method each;
+    sigmas: of denoising; learning_rate: of the methods without critic; batch: of all;
     horizon, times, samples: of the discrepancy that is reported."""
 
     seeds: int = 5
-    forms: tuple[str, ...] = ("scaled", "residual")
+    hamiltonian: dict[str, Any] = field(default_factory=dict)
+    forms: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"scaled": {}, "residual": {"critic_steps": 1, "learning_rate": 3e-3}}
+    )
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.3)
     learning_rate: float = 3e-3
     batch: int = 256
@@ -41,8 +45,9 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     losses = {f"dsm@sigma={sigma:g}": direct.denoising(sigma) for sigma in spec.sigmas}
     losses |= {"ism": direct.implicit, "ssm": direct.sliced}
     seeds, rows, seconds = range(spec.seed, spec.seed + spec.seeds), [], 0.0
-    for form in spec.forms:
-        runs = [_hamiltonian(replace(spec, form=form), seed) for seed in seeds]
+    for form, settings in spec.forms.items():
+        own = replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings})
+        runs = [_hamiltonian(own, seed) for seed in seeds]
         seconds = max(seconds, float(np.median([run["cpu_seconds"] for run in runs])))
         rows += [_row(f"hsm@form={form}", budget, runs) for budget in ("steps", "time")]
     for name, loss in losses.items():

@@ -68,8 +68,8 @@ def near_optimal_critic(spec: Spec, score: nn.Module) -> nn.Module:
     network = build_network(spec.critic, (law.dimension,), spec.seed + 1)
     critic = VelocityPredictor(network, "scaled", spec.time, base.spread_of(law))
     units = np.arange(spec.critic_samples)
-    critic = fit_critic(critic, *pushed, times, units, rng, score, spec.critic_steps, 256, 3e-3)
-    return critic.requires_grad_(False)
+    fitted = fit_critic(critic, *pushed, times, units, rng, score, spec.critic_steps, 256, 3e-3)
+    return fitted.requires_grad_(False)
 
 
 def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int = 1024) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Spec(base.Common):
         side."""
 
     critic: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
-    form: str = "scaled"
-    hamiltonian: dict[str, Any] = field(default_factory=dict)
+    form: str = "residual"  # its target hardly moves, so that one critic update for each of the score is enough
+    hamiltonian: dict[str, Any] = field(default_factory=lambda: {"steps": 4000, "critic_steps": 1, "learning_rate": 3e-3})
     grid: int = 25
 
 
