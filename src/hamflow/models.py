@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hamflow import flows, networks, parameterisation
+from hamflow.dynamics import broadcast
 from hamflow.errors import CheckpointError
 from hamflow.files import load_tensors
 from hamflow.flows import HamiltonianFlow, LinearFlow
@@ -41,20 +42,20 @@ class Model:
         """
         return self.parameterisation.velocity(self._network_in_its_dtype, x, t, label)
 
+    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """The score at y of the data smoothed by noise of level sigma, as the model implies it; arguments as `denoise`."""
+        return self.flow.smoothed_score(lambda x, t: self.velocity(x, t, label), y, sigma)
+
     def denoise(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
         """D(y; sigma) = E[x_0 | x_0 + sigma n = y] that the model implies.
 
         Raises:
             CheckpointError: the flow has no denoiser (reflection).
-        Source: [derived, SPEC 2.3] x_t = a y at the time where b / a = sigma, then D = b' x_t - b V.
+        Source: Tweedie's formula, D = y + sigma^2 score.
         """
         if not isinstance(self.flow, LinearFlow):
             raise CheckpointError(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
-        sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device)
-        t = self.flow.time(sigma)
-        a = self.flow.coefficients(t)[0]
-        x = a.reshape(a.shape + (1,) * (y.ndim - a.ndim)) * y if a.ndim else a * y
-        return self.flow.denoiser_from_velocity(x, self.velocity(x, t, label), t)
+        return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
 
     def _network_in_its_dtype(self, x: Tensor, noise_label: Tensor, label: Tensor | None) -> Tensor:
         dtype = next(self.network.parameters()).dtype

@@ -80,6 +80,13 @@ def test_velocity_denoiser_noise_and_score_agree_with_the_mixtures(linear, mixtu
         torch.testing.assert_close(linear.velocity_from_noise(x, -b * score, t), velocity, **exact)
 
 
+def test_the_smoothed_score_is_that_of_the_smoothed_mixture(linear, mixture):
+    y = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
+    for sigma in (0.05, 0.5, 5.0):
+        found = linear.smoothed_score(exact_velocity(linear, mixture), y, sigma)
+        torch.testing.assert_close(found, mixture.smoothed(sigma).score(y), rtol=1e-10, atol=1e-10)
+
+
 def central_difference(f, h):
     """Derivative at 0 to fourth order in h."""
     return (8 * (f(h) - f(-h)) - (f(2 * h) - f(-2 * h))) / (12 * h)
@@ -124,6 +131,15 @@ def test_running_the_reflection_backwards_is_the_quantile_map():
     x_T = law.quantile(p, flow.horizon)[:, None]
     x_0 = flow.settle(solve("rk4", flow.unfold(law.velocity), x_T, time_grid(flow, 400, "edm", sigma_min=1e-4)))
     torch.testing.assert_close(x_0[:, 0], law.quantile(p, 0.0), rtol=0, atol=1e-8)
+
+
+def test_the_smoothed_score_in_the_box_is_that_of_the_heat_kernel():
+    flow = flows.build("reflection", low=-2.0, high=2.0, speed=1.3, horizon=3.0)
+    law = CosineLaw(flow.low, flow.width, flow.speed, [0.5, -0.3, 0.0, 0.1])
+    y, sigma = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None], 0.6
+    c, angle = law.terms(y, sigma / flow.speed)
+    slope = -(c * law.k * angle.sin()).sum(-1) / (1 + (c * angle.cos()).sum(-1))
+    torch.testing.assert_close(flow.smoothed_score(law.velocity, y, sigma), slope, rtol=1e-12, atol=1e-12)
 
 
 def test_reflected_data_follow_the_heat_kernel():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import broadcast
+from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.registry import Registry
 
@@ -60,6 +61,14 @@ class HamiltonianFlow(ABC):
     def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
         """x_t scaled to about unit spread: what a network sees."""
 
+    @abstractmethod
+    def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
+        """The score at y of the data smoothed by noise of level sigma > 0, from V at the time where sigma(t) = sigma."""
+
+    def confine(self, force: Force) -> Force:
+        """A force with the walls of the space that data live in, if it has any."""
+        return force
+
     def unfold(self, velocity: Velocity) -> Velocity:
         """The velocity field continued to all of space, so that a solver may step anywhere."""
         return velocity
@@ -84,6 +93,11 @@ class LinearFlow(HamiltonianFlow):
     def sigma(self, t: Tensor) -> Tensor:
         a, b, _, _ = self.coefficients(torch.as_tensor(t))
         return b / a
+
+    def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
+        t = self.time(torch.as_tensor(sigma, dtype=y.dtype, device=y.device))
+        x = self._at(t, y)[0] * y  # x_t = a (x_0 + sigma n)
+        return self._at(t, y)[0] * self.score_from_velocity(x, velocity(x, t), t)
 
     def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
         a, b, _, _ = self._at(t, x)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamflow.dynamics import drift, fold
+from hamflow.dynamics import ElasticBox, broadcast, drift, fold
+from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity, require_positive
 
@@ -72,6 +73,14 @@ class Reflection(HamiltonianFlow):
     def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
         centre, spread = (self.low + self.high) / 2, self.width / math.sqrt(12)  # of the uniform law
         return (x - centre) / spread
+
+    def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
+        """The noise is folded into the box; V = -S^2 t score with S t = sigma."""
+        t = self.time(torch.as_tensor(sigma, dtype=y.dtype, device=y.device))
+        return -velocity(y, t) / broadcast(self.speed**2 * t, y)
+
+    def confine(self, force: Force) -> Force:
+        return ElasticBox(self.low, self.high, force)
 
     def unfold(self, velocity: Velocity) -> Velocity:
         """The field on the line of mirrored boxes: V(x) = +-V(folded x), minus in mirror images.
