@@ -49,7 +49,7 @@ def plot_mixture(result: dict[str, Any], output: str | Path) -> None:
         error, noise = result["score_error"], result["score_error_standard_error"]
         _arrows(panels[1], axis, fields["score"], there, key=3.0, colour=style.START)
         panels[1].set_title(
-            f"learned score\n$E|s - \\nabla\\log p|^2$ = {error:.3f} $\\pm$ {noise:.3f}"
+            f"learned score\n$E|s - \\nabla\\log p|^2$ = {error:.4f} $\\pm$ {noise:.4f}"
             f" ({100 * error / result['fisher_information']:.1f} % of Fisher)"
         )
         _arrows(panels[2], axis, fields["predictor"], there, key=1.0, colour=HAMILTONIAN)
@@ -73,12 +73,10 @@ def plot_mixture(result: dict[str, Any], output: str | Path) -> None:
 
 def plot_scatter(result: dict[str, Any], output: str | Path) -> None:
     """Panel (a): a dot a network, and the leading order (2 T^2 / 3) L_esm."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     rows, horizon = result["networks"], result["spec"]["horizon"]
     x, y = (np.array([row[key] for row in rows]) for key in ("explicit_loss", "hsd"))
     dx, dy = (np.array([row[f"{key}_standard_error"] for row in rows]) for key in ("explicit_loss", "hsd"))
-    with style.drawing(output, 4.4, 3.7) as figure:
+    with style.drawing(output, 4.9, 3.7) as figure:
         axes = figure.subplots()
         axes.errorbar(x, y, dy, dx, "o", color=HAMILTONIAN, elinewidth=0.7, markersize=4, alpha=0.85, label="a network")
         line = np.geomspace(x.min(), x.max(), 50)
@@ -86,10 +84,8 @@ def plot_scatter(result: dict[str, Any], output: str | Path) -> None:
         axes.plot(line, taylor, "--", color=PREDICTION, linewidth=1.1, label=r"leading order, $\frac{2}{3}T^2 L_{esm}$")
         axes.set(xscale="log", yscale="log", xlabel=r"explicit score matching loss $L_{esm}$")
         axes.set_ylabel(f"Hamiltonian score discrepancy,\naverage over $[0, {horizon:g}]$")
-        for one in (axes.xaxis, axes.yaxis):
-            one.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-            one.set_major_formatter(lambda value, _: f"{value:g}")
-            one.set_minor_formatter(NullFormatter())
+        _plain_log(axes.xaxis, x)
+        _plain_log(axes.yaxis, y)
         axes.set_title(
             f"{len(rows)} networks, one epoch each; n = {result['n']}\n"
             f"Spearman {result['spearman']:.3f}, Pearson {result['pearson']:.3f}, of logarithms {result['pearson_log']:.3f}"
@@ -162,7 +158,13 @@ def plot_comparison(result: dict[str, Any], output: str | Path) -> None:
                 where = [methods.index(row["method"]) + shift for row in rows]
                 mean, std = ([row[key][part] or 0.0 for row in rows] for part in ("mean", "std"))
                 axes.errorbar(mean, where, xerr=std, fmt=shape, color=colour, label=words, capsize=2.5)
-            axes.set(xscale="log", xlabel=label)
+            means = np.array([row[key]["mean"] for row in result["rows"]])
+            axes.set_xlabel(label)
+            if (means > 0).all():
+                axes.set_xscale("log")
+                _plain_log(axes.xaxis, means)
+            else:  # an estimate of zero may be negative
+                axes.axvline(0, color=PREDICTION, linewidth=0.8)
         panels[0].set_yticks(range(len(methods)), [_method(name) for name in methods])
         panels[0].invert_yaxis()
         panels[0].legend(loc="best")
@@ -194,6 +196,16 @@ def _arrows(axes: Any, axis: np.ndarray, field: np.ndarray, there: np.ndarray, k
         x[there], y[there], *field[there].T, color=colour, angles="xy", scale_units="xy", scale=scale, width=0.005
     )
     axes.quiverkey(arrows, 0.88, 0.03, key, f"{key:g}", labelpos="E", fontproperties={"size": 8})
+
+
+def _plain_log(axis: Any, values: np.ndarray) -> None:
+    """Ticks such as 0.2, 1, 5 on a logarithmic axis, as many as its range of values needs."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ratio = np.max(values) / np.min(values)
+    axis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7) if ratio < 5 else (1, 2, 5) if ratio < 100 else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _snr(series: dict[str, Any]) -> str:

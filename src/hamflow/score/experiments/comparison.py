@@ -45,11 +45,17 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     losses = {f"dsm@sigma={sigma:g}": direct.denoising(sigma) for sigma in spec.sigmas}
     losses |= {"ism": direct.implicit, "ssm": direct.sliced}
     seeds, rows, seconds = range(spec.seed, spec.seed + spec.seeds), [], 0.0
-    for form, settings in spec.forms.items():
-        own = replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings})
+    for form, settings in spec.forms.items():  # the first form's time is the budget of all
+        own = replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings, "steps": steps})
         runs = [_hamiltonian(own, seed) for seed in seeds]
-        seconds = max(seconds, float(np.median([run["cpu_seconds"] for run in runs])))
-        rows += [_row(f"hsm@form={form}", budget, runs) for budget in ("steps", "time")]
+        rows.append(_row(f"hsm@form={form}", "steps", runs))
+        took = float(np.median([run["cpu_seconds"] for run in runs]))
+        if seconds:
+            count = max(1, round(steps * seconds / took))
+            longer = replace(own, hamiltonian={**own.hamiltonian, "steps": count})
+            runs = [_hamiltonian(longer, seed) for seed in seeds]
+        seconds = seconds or took
+        rows.append(_row(f"hsm@form={form}", "time", runs))
     for name, loss in losses.items():
         for budget, count in (("steps", steps), ("time", max(1, round(seconds / _seconds_a_step(spec, loss))))):
             runs = [_direct(spec, loss, count, seed) for seed in seeds]
