@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamflow.dynamics import ElasticBox, fold
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.score import draws
@@ -114,27 +113,22 @@ def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: 
     """The score at noise level sigma that a `hamflow.models.Model` implies, as a force on samples of the
     smoothed data.
 
-    A flow with a denoiser: (D(x; sigma) - x) / sigma^2. Reflection: its data are smoothed and folded into the
-        box, where
-    V = -S^2 t score with S t = sigma (SPEC 2.5); the force has the flow's walls, which preserve that law.
+    By Tweedie's formula (D(x; sigma) - x) / sigma^2; where the flow's space has walls, so has the force.
+
     Args:
         label: int64 [N], classes of the samples, for a conditional model; rows beyond N begin again.
         batch: rows in the network at a time.
     """
-    flow = model.flow
-
-    def one(x: Tensor, label: Tensor | None) -> Tensor:
-        if flow.name == "reflection":
-            t = sigma / flow.speed
-            return -model.velocity(x, t, label) / (flow.speed**2 * t)
-        return (model.denoise(x, sigma, label) - x) / sigma**2
 
     def force(x: Tensor, t: float | Tensor) -> Tensor:
         labels = None if label is None else label.repeat(-(-len(x) // len(label)))[: len(x)]
-        parts = [one(x[i : i + batch], None if labels is None else labels[i : i + batch]) for i in range(0, len(x), batch)]
+        parts = [
+            model.score(x[i : i + batch], sigma, None if labels is None else labels[i : i + batch])
+            for i in range(0, len(x), batch)
+        ]
         return torch.cat(parts)
 
-    return ElasticBox(flow.low, flow.high, force) if flow.name == "reflection" else force
+    return model.flow.confine(force)
 
 
 def evaluate_checkpoint(
@@ -175,10 +169,9 @@ def evaluate_checkpoint(
 
 @torch.no_grad()
 def _metric(spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float) -> dict[str, Any]:
-    noisy = x + sigma * draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
+    noise = draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
+    noisy = model.flow.settle(x + sigma * noise)
     force = implied_score(model, sigma, label, spec.batch)
-    if isinstance(force, ElasticBox):
-        noisy, _ = fold(noisy, torch.zeros_like(noisy), force.low, force.high)
     with torch.enable_grad():  # the critic of an estimator is trained; the model is not
         found = score_discrepancy(
             force,
