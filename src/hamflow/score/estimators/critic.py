@@ -30,7 +30,7 @@ def critic(
     critic: Mapping[str, Any] | Factory = SMALL,
     form: str = "scaled",
     critic_steps: int = 1000,
-    batch: int = 256,
+    critic_batch: int = 256,
     learning_rate: float = 3e-3,
 ) -> Estimate:
     """E[2 V . v - |V|^2], V a network for all times, trained on one half of the pairs and judged on the
@@ -44,10 +44,10 @@ def critic(
         critic: a network spec {kind, ...} as of `hamflow.networks` (or {kind: plain, width, depth}), or a
             function of the half's number that makes a module (x, t, force) -> V. form: of the predictor made
             from a spec, see `VelocityPredictor`.
-        critic_steps, batch, learning_rate: of Adam, pairs a step, cosine decay, averaged weights.
+        critic_steps, critic_batch, learning_rate: of Adam, pairs a step, cosine decay, averaged weights.
     """
-    if critic_steps < 1 or batch < 1:
-        raise ConfigurationError(f"a critic needs critic_steps >= 1 and batch >= 1, got {critic_steps} and {batch}")
+    if critic_steps < 1 or critic_batch < 1:
+        raise ConfigurationError(f"a critic needs critic_steps and critic_batch >= 1, got {critic_steps} and {critic_batch}")
     units = x.shape[1] // 2
     quarter = folds_of(units, 4, rng)
     seed = int(rng.integers(2**31))
@@ -55,7 +55,7 @@ def critic(
     gains = np.empty((len(times), units))
     for half in (0, 1):
         train = np.flatnonzero(quarter // 2 == 1 - half)
-        predictor = fit_critic(make(half), x, v, times, train, rng, force, critic_steps, batch, learning_rate)
+        predictor = fit_critic(make(half), x, v, times, train, rng, force, critic_steps, critic_batch, learning_rate)
         judged = [np.flatnonzero(quarter == 2 * half + part) for part in (0, 1)]
         pairs = [torch.from_numpy(np.concatenate([j, j + units])).to(x.device) for j in judged]
         for index, t in enumerate(times):

@@ -26,7 +26,7 @@ class Spec(base.Common):
     samples: int = 100_000
     estimators: dict[str, Any] = field(
         default_factory=lambda: {
-            "critic": {"critic": {"kind": "plain", "width": 128, "depth": 3}, "critic_steps": 3000, "batch": 512},
+            "critic": {"critic": {"kind": "plain", "width": 128, "depth": 3}, "critic_steps": 3000, "critic_batch": 512},
             "features": {},
         }
     )
