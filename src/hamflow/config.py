@@ -4,7 +4,6 @@ A job is given exactly what determines its result, as one plain dictionary (its 
 parameters repeats the jobs whose spec changed and no other.
 """
 
-import copy
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -41,12 +40,14 @@ def load(paths: Iterable[str | Path], settings: Iterable[str] = ()) -> Config:
 
 
 def check(config: Mapping[str, Any]) -> Config:
-    """Validate a merged configuration against the closed schema and against itself; returns a copy.
+    """Validate a merged configuration against the closed schema and against itself; returns a copy without nulls.
+
+    A null in an overlay takes a key away, for example `decades` where another time law replaces log_uniform.
 
     Raises:
         ConfigurationError: names the key, the value found, and the nearest legal key or value.
     """
-    config = copy.deepcopy(dict(config))
+    config = _without_nulls(config)
     _check_schema(config)
     _check_references(config)
     for dataset in config["run"]["datasets"]:
@@ -133,6 +134,12 @@ def _read(path: str | Path) -> Config:
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} is not a mapping of keys to values")
     return content
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(nested) for key, nested in value.items() if nested is not None}
+    return [_without_nulls(nested) for nested in value] if isinstance(value, list) else value
 
 
 def _parse_setting(setting: str) -> Config:
