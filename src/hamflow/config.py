@@ -111,6 +111,13 @@ def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> 
     }
 
 
+def hsd_spec(config: Config, dataset: str, method: str) -> Config:
+    """What determines the discrepancy of a trained model, but for its weights, and its labels in the tables."""
+    about = evaluation_spec(config, dataset, method)
+    labels = ("preset", "dataset", "dataset_label", "conditional", "method", "label")
+    return {**config["score"]["hsd"], "about": {key: about[key] for key in labels}}
+
+
 def sampler_settings(config: Config) -> list[tuple[str, int | str]]:
     """(sampler, nfe) pairs in the order of the parameters."""
     return [(name, nfe) for name, budgets in config["sampling"]["settings"].items() for nfe in budgets]

@@ -72,6 +72,7 @@ PRESET = config["preset"]
 DATASETS = config["run"]["datasets"]
 METHODS = config["run"]["methods"]
 SEEDS = config["seeds"]
+EXPERIMENTS = sorted(config["score"]["experiments"])
 SETTINGS = [f"{sampler}-nfe{nfe}" for sampler, nfe in parameters.sampler_settings(config)]
 LARGEST = "{}-nfe{}".format(
     *max(parameters.sampler_settings(config), key=lambda s: s[1] if s[1] != "auto" else 0)
@@ -101,6 +102,7 @@ wildcard_constraints:
     method="|".join(map(re.escape, config["methods"])),
     seed=r"\d+",
     features=r"[a-z0-9_]+",
+    experiment=r"[a-z]+",
 
 
 def spec(kind):
@@ -224,11 +226,23 @@ def all_metrics():
     return bounds + over_runs(f"{RESULTS}/metrics/{RUN}/{{setting}}.json", setting=SETTINGS)
 
 
+def all_discrepancies():
+    return over_runs(f"{RESULTS}/metrics/{RUN}/hsd.json") if config["score"]["hsd"]["sigmas"] else []
+
+
+def tables():
+    return [
+        f"{RESULTS}/tables/table1.csv",
+        *([f"{RESULTS}/tables/score.csv"] if "comparison" in EXPERIMENTS else []),
+    ]
+
+
 def everything():
     """The targets of `rule all`."""
-    return [f"{RESULTS}/tables/table1.csv", *figures(), *([f"{RESULTS}/published"] if TRACKED else [])]
+    return [*tables(), *figures(), *([f"{RESULTS}/published"] if TRACKED else [])]
 
 
 def figures():
     names = ["nfe", "training", "phase-space", "reflection", *(f"samples-{dataset}" for dataset in DATASETS)]
+    names += [f"score-{experiment}" for experiment in EXPERIMENTS]
     return [f"{RESULTS}/figures/{name}.png" for name in names]

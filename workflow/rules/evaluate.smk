@@ -39,8 +39,6 @@ rule evaluate:
         metrics=[f"{RESULTS}/metrics/{RUN}/{setting}.json" for setting in SETTINGS],
     log:
         f"{LOGS}/evaluate/{RUN}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{RUN}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -51,5 +49,5 @@ rule evaluate:
         samples=lambda w, input: os.path.dirname(input.samples[0]),
         folder=lambda w, output: os.path.dirname(output.metrics[0]),
     shell:
-        "rm -rf {params.folder} && OMP_NUM_THREADS={threads} hamflow evaluate --spec {params.spec:q} --data {params.data}"
+        "rm -f {params.folder}/*-nfe*.json && OMP_NUM_THREADS={threads} hamflow evaluate --spec {params.spec:q} --data {params.data}"
         " --reference {input.reference} --samples {params.samples} --output {params.folder} > {log} 2>&1"

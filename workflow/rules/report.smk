@@ -13,6 +13,7 @@ onstart:
 rule tabulate:
     input:
         metrics=all_metrics(),
+        discrepancies=all_discrepancies(),
         source=sources("report.tables"),
     output:
         csv=report(
@@ -33,7 +34,7 @@ rule tabulate:
     conda:
         ENVIRONMENT
     params:
-        folders=sorted({str(Path(path).parent) for path in all_metrics()}),
+        folders=sorted({str(Path(path).parent) for path in all_metrics() + all_discrepancies()}),
         output=subpath(output.csv, parent=True),
     shell:
         "hamflow tabulate --metrics {params.folders} --output {params.output} > {log} 2>&1"

@@ -11,8 +11,6 @@ rule sample:
         records=[f"{RESULTS}/samples/{RUN}/{setting}.json" for setting in SETTINGS],
     log:
         f"{LOGS}/sample/{RUN}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/sample/{RUN}.tsv"
     conda:
         ENVIRONMENT
     resources:

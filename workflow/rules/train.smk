@@ -10,8 +10,6 @@ rule train:
         history=f"{CHECKPOINTS}/{RUN}/train.jsonl",
     log:
         f"{LOGS}/train/{RUN}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/train/{RUN}.tsv"
     priority: training_kimg
     conda:
         ENVIRONMENT

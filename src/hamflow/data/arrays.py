@@ -8,9 +8,7 @@ import numpy as np
 from hamflow.errors import DataError
 
 
-def open_array(
-    path: Path, *, dtype: str, shape: Sequence[int | None], why: str, fix: str, mapped: bool = True
-) -> np.ndarray:
+def open_array(path: Path, *, dtype: str, shape: Sequence[int | None], why: str, fix: str, mapped: bool = True) -> np.ndarray:
     """The array of a .npy file, memory-mapped or read, checked against what it should be. Never unpickles.
 
     Args:

@@ -78,9 +78,7 @@ def to_model(kind: str, rows: np.ndarray) -> np.ndarray:
     """Stored rows in model space, float32: grey / 127.5 - 1, [N, C, H, W]; points, [N, D], as they are."""
     if kind == "point":
         return np.asarray(rows, dtype=np.float32)
-    return np.ascontiguousarray(rows.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(
-        127.5
-    ) - np.float32(1)
+    return np.ascontiguousarray(rows.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def _check_holdout(holdout: Any) -> float:
@@ -89,9 +87,7 @@ def _check_holdout(holdout: Any) -> float:
     return float(holdout)
 
 
-def _checked(
-    name: str, source: Source, array: np.ndarray, labels: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _checked(name: str, source: Source, array: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """What the source gave, if it keeps its promises; breaking one is the source's bug, but for the box."""
     assert array.dtype == DTYPES[source.kind]
     assert array.ndim == (4 if source.kind == "image" else 2)

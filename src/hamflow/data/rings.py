@@ -91,10 +91,6 @@ def rings(count: int = 50000, seed: int = 0, radii: Sequence[float] = (1.0, 3.0)
         ConfigurationError: values that define no such law.
     """
     if not radii or not 0 < sd <= min(radii):
-        raise ConfigurationError(
-            f"options of rings: need 0 < sd <= every radius; got sd {sd}, radii {list(radii)}"
-        )
+        raise ConfigurationError(f"options of rings: need 0 < sd <= every radius; got sd {sd}, radii {list(radii)}")
     edge = float(max(radii) + REACH * sd)
-    return points_of(
-        RingsDensity(radii, sd), count=count, seed=seed, box=(-edge, edge), origin="drawn from its density"
-    )
+    return points_of(RingsDensity(radii, sd), count=count, seed=seed, box=(-edge, edge), origin="drawn from its density")

@@ -35,14 +35,11 @@ class Convolution(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(
-        self, weights: Mapping[str, Tensor], convolution: str, normalisation: str, stride: int, activate: bool
-    ):
+    def __init__(self, weights: Mapping[str, Tensor], convolution: str, normalisation: str, stride: int, activate: bool):
         super().__init__()
         weight = weights[f"{convolution}.weight"].double()
         gain, bias, mean, variance = (
-            weights[f"{normalisation}.{name}"].double()
-            for name in ("weight", "bias", "running_mean", "running_var")
+            weights[f"{normalisation}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
         )
         gain = gain / (variance + EPSILON).sqrt()
         self.register_buffer("weight", (weight * gain[:, None, None, None]).float())
@@ -95,9 +92,7 @@ def network(weights: Mapping[str, Tensor]) -> nn.Module:
 
 def preprocess(images: Tensor) -> Tensor:
     """uint8 [N, C, H, W], C of 1 or 3, to float [N, 3, 96, 96]: antialiased bicubic, then (x - 127) / 128."""
-    x = functional.interpolate(
-        images.float(), (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False
-    )
+    x = functional.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
     x = x.clamp_(0, 255).sub_(127).div_(128)
     return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 

@@ -97,9 +97,7 @@ def evaluate(
     _check_reference(spec, dataset, statistics, Path(reference))
     files = sorted(Path(samples).glob("*-nfe*.npy"))
     if not files:
-        raise DataError(
-            f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again"
-        )
+        raise DataError(f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again")
     embed = _Embedding(spec, dataset, device)
     for path in files:
         began = time.perf_counter()
@@ -194,13 +192,9 @@ def _read_samples(path: Path, spec: Mapping[str, Any], dataset: Dataset) -> tupl
         if missing:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path.with_suffix('.json')} is unreadable ({error})", why=WHY_SAMPLES, fix=fix
-        ) from error
+        raise DataError(f"{path.with_suffix('.json')} is unreadable ({error})", why=WHY_SAMPLES, fix=fix) from error
     if sidecar["data_sha256"] != dataset.sha256:
-        raise DataError(
-            f"{path} was drawn for other data than those in {dataset.folder}", why=WHY_SAMPLES, fix=fix
-        )
+        raise DataError(f"{path} was drawn for other data than those in {dataset.folder}", why=WHY_SAMPLES, fix=fix)
     drawn = open_array(
         path,
         dtype=str(dataset.rows.dtype),

@@ -21,6 +21,8 @@ KEYS = {
     "seed": int,
     "metrics": dict,
 }
+FILES = ("*-nfe*.json", "hsd.json")
+UNSAMPLED = "none"  # the sampler of metrics of the model itself, which draw no samples
 FIX = "delete what is left of other runs and start the workflow again, which evaluates what is missing"
 
 
@@ -52,8 +54,8 @@ class Result:
 
 
 def find(folders: Iterable[Path]) -> list[Path]:
-    """Every <sampler>-nfe<n>.json at or below the folders, sorted; hidden files are half-written ones."""
-    found = {path for folder in folders for path in Path(folder).rglob("*-nfe*.json")}
+    """Every <sampler>-nfe<n>.json and hsd.json at or below the folders, sorted; hidden files are half-written ones."""
+    found = {path for folder in folders for name in FILES for path in Path(folder).rglob(name)}
     return sorted(path for path in found if not path.name.startswith("."))
 
 
@@ -70,7 +72,7 @@ def collect(paths: Sequence[Path]) -> list[Result]:
     _one(results, lambda r: "the table", lambda r: r.preset, "presets")
     _one(results, lambda r: f"data set '{r.dataset}'", lambda r: (r.dataset_label, r.conditional), "labels")
     _one(results, lambda r: f"method '{r.method}'", lambda r: r.label, "labels")
-    drawn = [r for r in results if r.method != paper.BOUND]  # the bound may rest on half of the data
+    drawn = [r for r in results if r.method != paper.BOUND and r.sampler != UNSAMPLED]  # the bound may rest on half
     _one(drawn, lambda r: f"data set '{r.dataset}'", lambda r: r.n, "sample counts")
     for metric in {name for r in results for name in r.metrics}:
         having = [r for r in results if metric in r.metrics]

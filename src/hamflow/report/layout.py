@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from hamflow.report import labels, paper
+from hamflow.report.collect import UNSAMPLED
 
 Row = Mapping[str, str]
 NONE = "–"
@@ -63,10 +64,12 @@ def html(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 
 
 def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
-    """Table 1, then one table of all metrics for each data set."""
-    chosen = largest_budget(rows)
+    """Table 1, then one table of all metrics for each data set, then one of the models' own metrics."""
+    own = [row for row in rows if row["sampler"] == UNSAMPLED]
+    chosen = largest_budget([row for row in rows if row["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    return [_table1(chosen, titles, order), *(_all_metrics(chosen, d, titles[d]) for d in order)]
+    tables = [_table1(chosen, titles, order), *(_all_metrics(chosen, d, titles[d]) for d in order)]
+    return [*tables, _discrepancies(own, titles, order)] if own else tables
 
 
 def largest_budget(rows: Sequence[Row]) -> list[Row]:
@@ -138,6 +141,30 @@ def _all_metrics(rows: Sequence[Row], dataset: str, title: str) -> Grid:
         lines=[[_label(mine, m), *(_cell(mine, dataset, m, metric) for metric in metrics)] for m in methods],
         rule=len(methods) - (methods[-1] == paper.BOUND),
     )
+
+
+def _discrepancies(rows: Sequence[Row], titles: Mapping[str, str], order: Sequence[str]) -> Grid:
+    columns = [(d, m) for d in order for m in sorted({row["metric"] for row in rows if row["dataset"] == d})]
+    methods = sorted({row["method"] for row in rows}, key=paper.order)
+    counts, estimators = _counts(rows), ", ".join(sorted({row["features"] for row in rows}))
+    error = "standard deviation over seeds" if any(int(row["seeds"]) > 1 for row in rows) else "standard error"
+    return Grid(
+        name="table1-hsd",
+        caption=f"Hamiltonian score discrepancy, preset {rows[0]['preset']}: of the score that each model implies at a "
+        f"noise level (sigma, data units), a coordinate, times 10^6; ± {error}; zero where the score is right. Lower bounds "
+        f"by {estimators}, n = {counts}.",
+        groups=[("", 1), ("10^6 HSD", len(columns))],
+        heads=[("method", ""), *((titles[d], m.removeprefix("hsd@")) for d, m in columns)],
+        lines=[[_label(rows, m), *(_million(rows, d, m, metric) for d, metric in columns)] for m in methods],
+        rule=len(methods),
+    )
+
+
+def _million(rows: Sequence[Row], dataset: str, method: str, metric: str) -> str:
+    for row in rows:
+        if (row["dataset"], row["method"], row["metric"]) == (dataset, method, metric):
+            return measurement(*(str(1e6 * float(row[key])) if row[key] else "" for key in ("mean", "std")))
+    return NONE
 
 
 def _caption(rows: Sequence[Row], titles: Mapping[str, str], headlines: Mapping[str, str]) -> str:

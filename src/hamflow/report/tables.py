@@ -60,9 +60,10 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path]
 def aggregate(results: Sequence[Result]) -> list[Row]:
     """One line for each (data set, method, setting, metric), over the seeds.
 
-    Sorted by data set, conditional, method (the paper's order, then by name, the bound last), sampler, NFE,
-    metric. `seeds` counts them; `std` is the sample standard deviation (n - 1), empty for one seed; `nfe` of
-    an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's metric used.
+    Sorted by data set, conditional, method (the paper's order, then by name, the bound last), sampler, NFE, metric. `seeds`
+    counts them; `std` is the sample standard deviation (n - 1); for one seed it is the metric's own standard error, empty
+    where it has none; `nfe` of an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's
+    metric used.
     """
     groups: dict[tuple, list[tuple[Result, dict]]] = {}
     for result in results:
@@ -111,6 +112,7 @@ def _nfe(members: Sequence[tuple[Result, dict]]) -> float:
 def _row(name: str, members: Sequence[tuple[Result, dict]]) -> Row:
     result, metric = members[0]
     values = [float(m["value"]) for _, m in members]
+    spread = statistics.stdev(values) if len(values) > 1 else metric.get("standard_error")
     nfe = _nfe(members)
     known = paper.published(result.dataset, result.conditional, result.method, nfe, name)
     return {
@@ -126,6 +128,6 @@ def _row(name: str, members: Sequence[tuple[Result, dict]]) -> Row:
         "n_samples": str(min(m["n"] for _, m in members)),
         "seeds": str(len(members)),
         "mean": repr(statistics.fmean(values)),
-        "std": repr(statistics.stdev(values)) if len(values) > 1 else "",
+        "std": "" if spread is None else repr(spread),
         "paper": "" if known is None else repr(known),
     }

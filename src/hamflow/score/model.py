@@ -25,11 +25,10 @@ class ModelSpec:
     """How the discrepancy of a trained model is measured.
 
     Attributes:
-        sigmas: noise levels, data units. horizon: T / sigma. times: number of times in (0, T]. samples: of
-            the data.
-        steps: of integration to T. estimator, options: of `hamiltonian_score_discrepancy`; None: features for
-            up to 3 dimensions, else a critic. batch: network evaluations at a time. seed: of noise,
-            velocities and critics.
+        sigmas: noise levels, data units. horizon: T / sigma. times: number of times in (0, T]. samples: of the data.
+        steps: of integration to T. estimator: of `hamiltonian_score_discrepancy`; None: features for up to 3
+            dimensions, else a critic. options: of the estimator, by kind of data: {image: {...}, point: {...}}.
+        batch: network evaluations at a time. seed: of noise, velocities and critics.
         about: what the result says of itself: preset, dataset, method, label, ...
     """
 
@@ -154,7 +153,8 @@ def evaluate_checkpoint(
     picked = draws.generator(spec.seed, PICK).choice(dataset.count, size=count, replace=False)
     x, label = dataset.batch(np.sort(picked))
     x, label = x.to(device), label.to(device) if model.classes and label is not None else None
-    metrics = {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma) for sigma in spec.sigmas}
+    options = spec.options.get(dataset.kind, {})
+    metrics = {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma, options) for sigma in spec.sigmas}
     facts = {
         "seed": model.metadata.get("seed"),
         "checkpoint_sha256": sha256_of(checkpoint),
@@ -168,7 +168,9 @@ def evaluate_checkpoint(
 
 
 @torch.no_grad()
-def _metric(spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float) -> dict[str, Any]:
+def _metric(
+    spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float, options: Mapping[str, Any]
+) -> dict[str, Any]:
     noise = draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
     noisy = model.flow.settle(x + sigma * noise)
     force = implied_score(model, sigma, label, spec.batch)
@@ -183,7 +185,7 @@ def _metric(spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma:
             steps=spec.steps,
             seed=spec.seed,
             batch=2 * len(noisy),  # all at once: the labels of a conditional model belong to rows
-            **spec.options,
+            **options,
         )
     return {
         "value": found.average,

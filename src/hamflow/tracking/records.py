@@ -1,11 +1,13 @@
 """What a run is to MLflow: its key, its parameters, and its metrics as points (name, value, step)."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hamflow.files import canonical_json, fingerprint
 
+FORBIDDEN = re.compile(r"[^\w./ :-]")  # characters that MLflow refuses in the name of a metric
 KEY_TAG = "hamflow.key"  # by this tag a run is found again
 LONGEST_VALUE = 5000  # characters; MLflow refuses parameters and tags that are much longer
 
@@ -58,7 +60,7 @@ def metric_points(result: Mapping[str, Any]) -> Iterator[Point]:
     """The metrics of one metrics JSON as `<metric>/<sampler>`, at step = NFE."""
     for name, metric in result["metrics"].items():
         if _is_number(metric["value"]):
-            yield Point(f"{name}/{result['sampler']}", float(metric["value"]), round(result["nfe"]))
+            yield Point(f"{FORBIDDEN.sub('_', name)}/{result['sampler']}", float(metric["value"]), round(result["nfe"]))
 
 
 def _is_number(value: Any) -> bool:
