@@ -196,3 +196,24 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
         csv.writer(file).writerows([["a", "b"], ["1", "2"]])
     with pytest.raises(MetricsError, match="not a table1"):
         read_table(tmp_path / "other.csv")
+
+
+def test_discrepancies_of_models_are_lines_with_their_own_error_and_a_table_of_their_own(
+    metrics, tmp_path, make_result, write_result
+):
+    for method, value, error in (("edm", 2e-4, 3e-5), ("oscillation", -1e-5, 2e-5)):
+        own = {"hsd@sigma=0.3": {"value": value, "standard_error": error, "n": 500, "features": "critic"}}
+        write_result(metrics, make_result("digits", method, sampler="none", nfe=0, metrics=own), "hsd")
+    without = [row for row in tabulate(metrics, tmp_path / "a") if row["sampler"] != "none"]
+    lines = [row for row in read_table(tmp_path / "a" / "table1.csv") if row["sampler"] == "none"]
+    assert [(r["method"], r["metric"], r["mean"], r["std"], r["n_samples"]) for r in lines] == [
+        ("edm", "hsd@sigma=0.3", "0.0002", "3e-05", "500"),
+        ("oscillation", "hsd@sigma=0.3", "-1e-05", "2e-05", "500"),
+    ]
+    text = (tmp_path / "a" / "table1.md").read_text()
+    assert "| EDM | 200 ± 30 |" in text
+    assert "| Oscillation HGF | -10 ± 20 |" in text
+    for path in metrics.rglob("hsd.json"):
+        path.unlink()
+    assert tabulate(metrics, tmp_path / "b") == without
+    assert text.startswith((tmp_path / "b" / "table1.md").read_text())
