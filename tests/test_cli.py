@@ -106,6 +106,14 @@ def test_a_parameter_file_that_cannot_be_read(capsys, tmp_path, content, fragmen
 def test_neither_spec_nor_parameters(capsys, tmp_path):
     refused(capsys, ["prepare", "--output", tmp_path / "out"], "neither --spec nor --dataset")
     refused(capsys, ["prepare", "--spec", "{", "--output", tmp_path / "out"], "--spec is not JSON")
+    refused(capsys, ["prepare", "--spec", "[1]", "--output", tmp_path / "out"], "must be a JSON object")
+
+
+def test_a_negative_seed(chain, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *chain["job"], "--seed", "-1", "--output", str(tmp_path / "x")])
+    assert stop.value.code == 2
+    assert "a seed is an integer >= 0, got -1" in capsys.readouterr().err
 
 
 def test_a_missing_data_set(chain, capsys, tmp_path):
@@ -135,7 +143,21 @@ def test_a_checkpoint_of_another_configuration(chain, capsys, tmp_path):
     arguments = ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s", "--method", "edm"]
     refused(capsys, arguments, "trained with method 'oscillation', but samples of 'edm'")
     data = tmp_path / "digits"
-    assert cli.main(["prepare", *PARAMS, "--dataset", "digits", "--set", "datasets.digits.options={holdout: 0.1}", "--output", str(data)]) == 0
+    assert (
+        cli.main(
+            [
+                "prepare",
+                *PARAMS,
+                "--dataset",
+                "digits",
+                "--set",
+                "datasets.digits.options={holdout: 0.1}",
+                "--output",
+                str(data),
+            ]
+        )
+        == 0
+    )
     arguments = ["sample", *chain["job"], "--data", data, "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s"]
     refused(capsys, arguments, "was trained on other data")
     assert not (tmp_path / "s").exists()
@@ -192,7 +214,7 @@ def test_a_run_goes_on_when_the_disk_has_room_again(chain, small_disk, tmp_path)
 
 
 def test_every_verb_has_help(capsys):
-    for verb in ("prepare", "train", "sample", "evaluate", "tabulate", "plot", "publish", "doctor"):
+    for verb in ("prepare", "train", "sample", "evaluate", "score", "tabulate", "plot", "publish", "doctor"):
         with pytest.raises(SystemExit) as stop:
             cli.main([verb, "--help"])
         assert stop.value.code == 0

@@ -60,7 +60,9 @@ def test_what_was_added_is_prepared_trained_sampled_and_measured(extended):
     job = ["--dataset", "circle", "--method", "leaning", "--data", "data/circle"]
     hamflow(extended, "prepare", "--dataset", "circle")
     hamflow(extended, "train", *job, "--output", "checkpoints/x/circle/leaning/seed0")
-    hamflow(extended, "sample", *job, "--checkpoint", "checkpoints/x/circle/leaning/seed0/model.safetensors", "--output", "samples")
+    hamflow(
+        extended, "sample", *job, "--checkpoint", "checkpoints/x/circle/leaning/seed0/model.safetensors", "--output", "samples"
+    )
     reference = ["--reference", "reference.npz"]
     hamflow(extended, "evaluate", *job, *reference)
     hamflow(extended, "evaluate", *job, *reference, "--samples", "samples", "--output", "metrics")

@@ -31,7 +31,8 @@ def test_checking_the_parameters_does_not_import_torch():
 def test_the_core_trains_samples_and_evaluates_alone(prepared, tmp_path, missing):
     code = f"""
 from hamflow import cli
-params = ['--params', 'params.yaml', '--params', 'workflow/presets/smoke.yaml', '--dataset', 'checkerboard', '--method', 'reflection']
+params = ['--params', 'params.yaml', '--params', 'workflow/presets/smoke.yaml']
+params += ['--dataset', 'checkerboard', '--method', 'reflection']
 params += ['--set', 'datasets.checkerboard.training.train_kimg=1']
 data, out, reference = ['--data', {str(prepared / "checkerboard")!r}], {str(tmp_path)!r}, {str(tmp_path / "reference.npz")!r}
 steps = [

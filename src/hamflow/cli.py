@@ -18,7 +18,6 @@ EPILOG = """A job's specification comes either as --spec JSON, which is how the 
 
 # verbs whose arguments and work live beside what they do
 MOUNTED = ("hamflow.report.commands", "hamflow.tracking.commands", "hamflow.score.commands")
-MOUNTED = tuple(m for m in MOUNTED if (Path(__file__).parent / (m.removeprefix("hamflow.").replace(".", "/") + ".py")).exists())
 
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -149,7 +148,7 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    verb = verbs.add_parser(name, help=text, description=text)
     verb.set_defaults(run=run)
     return verb
 
@@ -157,7 +156,9 @@ def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], None], text
 def _spec_arguments(verb: argparse.ArgumentParser, method: bool = False) -> None:
     group = verb.add_argument_group("specification", EPILOG)
     group.add_argument("--spec", metavar="JSON", help="the resolved specification")
-    group.add_argument("--params", type=Path, action="append", metavar="FILE", help="parameters; overlays after the base")
+    group.add_argument(
+        "--params", type=Path, action="append", metavar="FILE", help="parameters; again for overlays (default: params.yaml)"
+    )
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="training.train_kimg=8, for example")
     group.add_argument("--dataset", help="a key of `datasets`")
     group.add_argument("--method", help="a key of `methods`" if method else argparse.SUPPRESS)
@@ -165,21 +166,31 @@ def _spec_arguments(verb: argparse.ArgumentParser, method: bool = False) -> None
 
 def _job_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    verb.add_argument("--seed", type=int, default=0, help="integer >= 0")
+    verb.add_argument("--seed", type=_seed, default=0, help="integer >= 0 (default: 0)")
     _device_argument(verb)
 
 
 def _device_argument(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    verb.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ... (default: auto)")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"a seed is an integer >= 0, got {seed}")
+    return seed
 
 
 def _spec(options: argparse.Namespace, resolve: Callable[[config.Config], config.Config]) -> config.Config:
     """The specification of a job, from --spec or from --params."""
     if options.spec is not None:
         try:
-            return json.loads(options.spec)
+            spec = json.loads(options.spec)
         except json.JSONDecodeError as error:
             raise ConfigurationError(f"--spec is not JSON: {error}") from error
+        if not isinstance(spec, dict):
+            raise ConfigurationError("--spec must be a JSON object")
+        return spec
     if not options.dataset:
         raise ConfigurationError("neither --spec nor --dataset is given", fix="--params params.yaml --dataset digits")
     return resolve(config.load(options.params or [Path("params.yaml")], options.set))

@@ -148,9 +148,7 @@ def test_walls_of_the_box_belong_to_the_checkerboard():
 
 
 def test_a_mixture_of_given_parameters_has_their_mean():
-    source = data.build(
-        "gaussian_mixture", {"means": [[2, 0], [0, 4]], "sds": [0.1, 0.2], "weights": [0.25, 0.75]}
-    )
+    source = data.build("gaussian_mixture", {"means": [[2, 0], [0, 4]], "sds": [0.1, 0.2], "weights": [0.25, 0.75]})
     x = source.density.sample(50_000, generator(TRAINING))
     assert np.allclose(x.mean(0), [0.5, 3.0], atol=4.5 * x.std(0).max() / math.sqrt(len(x)))
 

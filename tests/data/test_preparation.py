@@ -100,9 +100,7 @@ def test_holdout_splits_the_rows_without_loss(tmp_path):
 
     assert sorted(pairs(train) + pairs(test)) == sorted(pairs(whole))
     assert pairs(train) + pairs(test) != pairs(whole)  # shuffled: the file is sorted by writer
-    assert train.sigma_data == pytest.approx(
-        train.batch(range(train.count))[0].double().std().item(), rel=1e-4
-    )
+    assert train.sigma_data == pytest.approx(train.batch(range(train.count))[0].double().std().item(), rel=1e-4)
 
 
 def test_without_holdout_the_test_part_is_refused(prepared):
@@ -242,9 +240,7 @@ def test_a_new_source_is_one_function(tmp_path, monkeypatch):
 
     @data.sources.register("ramp")
     def ramp(flip: bool = False) -> Source:
-        return Source(
-            "image", lambda: (grey[::-1] if flip else grey, None), (-1.0, 1.0), licence="-", origin="a test"
-        )
+        return Source("image", lambda: (grey[::-1] if flip else grey, None), (-1.0, 1.0), licence="-", origin="a test")
 
     data.prepare(spec_of("ramp", flip=True), tmp_path)
     assert np.array_equal(data.load(tmp_path, verify=True).rows, grey[::-1])

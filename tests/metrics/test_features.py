@@ -60,9 +60,7 @@ def unfused(weights, images):
             depthwise = weights[f"{name}._depthwise_conv.weight"].double()
             assert depthwise.shape[-1] == kernel
             x = relu6(normalise(same_convolution(x, depthwise, stride, len(depthwise)), f"{name}._bn1"))
-            x = normalise(
-                same_convolution(x, weights[f"{name}._project_conv.weight"].double(), 1), f"{name}._bn2"
-            )
+            x = normalise(same_convolution(x, weights[f"{name}._project_conv.weight"].double(), 1), f"{name}._bn2")
             assert x.shape[1] == channels
             x = x + start if x.shape == start.shape and stride == 1 else x
             block += 1
@@ -75,9 +73,7 @@ def test_equals_the_network_as_published(network, digits):
     np.testing.assert_allclose(network.extract(images), exact.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride"), [(6, 3, 2), (7, 3, 2), (6, 5, 2), (7, 5, 2), (6, 5, 1), (6, 3, 1)]
-)
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(6, 3, 2), (7, 3, 2), (6, 5, 2), (7, 5, 2), (6, 5, 1), (6, 3, 1)])
 def test_padding_is_tensorflow_s(size, kernel, stride):
     """y_i = sum_k w_k x_(s i + k - before), zeros outside, in one dimension of two."""
     rng = np.random.default_rng(size * kernel)

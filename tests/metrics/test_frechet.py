@@ -61,9 +61,7 @@ def test_is_invariant_under_rotation_and_shift(rng):
     turn, _ = np.linalg.qr(rng.standard_normal((D, D)))
     shift = rng.standard_normal(D)
     moved = (turn @ mean_a + shift, turn @ cov_a @ turn.T, turn @ mean_b + shift, turn @ cov_b @ turn.T)
-    assert frechet_distance(*moved) == pytest.approx(
-        frechet_distance(mean_a, cov_a, mean_b, cov_b), rel=1e-10
-    )
+    assert frechet_distance(*moved) == pytest.approx(frechet_distance(mean_a, cov_a, mean_b, cov_b), rel=1e-10)
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 7), (5, 40), (40, 5), (19, 20), (40, 50)])

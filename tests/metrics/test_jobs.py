@@ -26,9 +26,7 @@ def few_digits(monkeypatch):
     def few() -> data.Source:
         images, labels = digits.read()
         labels[:10] = range(10)
-        return data.Source(
-            "image", lambda: (images[:N], labels[:N]), digits.box, "-", "a test", digits.class_names
-        )
+        return data.Source("image", lambda: (images[:N], labels[:N]), digits.box, "-", "a test", digits.class_names)
 
 
 def specification(dataset: str, **changes) -> dict:

@@ -25,9 +25,7 @@ def by_loops(a, b, k):
 
 def test_kernel_distance_is_its_formula(rng):
     a, b = rng.standard_normal((7, 3)), 1 + rng.standard_normal((9, 3))
-    assert kernel_distance(a, b) == pytest.approx(
-        by_loops(a, b, lambda x, y: (x @ y / 3 + 1) ** 3), rel=1e-12
-    )
+    assert kernel_distance(a, b) == pytest.approx(by_loops(a, b, lambda x, y: (x @ y / 3 + 1) ** 3), rel=1e-12)
 
 
 def test_mmd_is_its_formula(rng):

@@ -47,7 +47,7 @@ def test_order(sampler, grid):
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_multistep_reaches_every_order_where_the_field_begins_gently(order):
-    """A field that grows as (1 - t/2)^4 from the start, as velocities do in pure noise: low-order starting steps cost nothing."""
+    """A field that grows as (1 - t/2)^4 from the start, as velocities do in pure noise: starting at low order costs nothing."""
 
     def gentle(x, t):
         return (1 - t / 2) ** 4 * pendulum_like(x, t)
