@@ -70,6 +70,27 @@ def test_samples_depend_on_their_seed_and_not_on_the_batch(chain, tmp_path):
     assert np.abs(whole - other).mean() > 10
 
 
+def test_an_adaptive_sampler_reports_what_it_spent(chain, tmp_path):
+    settings = ["--set", "sampling.settings={heun: [], multistep: [], dopri5: [auto]}", "--set", "datasets.digits.n_samples=4"]
+    arguments = ["sample", *chain["job"], *settings, "--checkpoint", str(chain["checkpoint"]), "--output", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    facts = read_json(tmp_path / "dopri5-nfeauto.json")
+    assert facts["nfe_requested"] == "auto"
+    assert isinstance(facts["nfe"], int)
+    assert facts["nfe"] >= 14  # two steps, and the choice of the first
+
+
+def test_a_class_conditional_model_draws_every_class_in_turn(chain, tmp_path):
+    settings = ["--set", "datasets.digits.conditional=true", "--set", "training.train_kimg=0.128", "--set", "sampling.batch=3"]
+    settings += ["--set", "datasets.digits.n_samples=12", "--set", "sampling.settings={heun: [3], multistep: []}"]
+    run = tmp_path / "p" / "digits" / "oscillation" / "seed0"
+    assert cli.main(["train", *chain["job"], *settings, "--output", str(run)]) == 0
+    arguments = ["sample", *chain["job"], *settings, "--checkpoint", str(run / "model.safetensors")]
+    assert cli.main([*arguments, "--output", str(tmp_path / "s")]) == 0
+    assert np.load(tmp_path / "s" / "heun-nfe3.npy").shape == (12, 8, 8, 1)
+    assert load_tensors(run / "model.safetensors")[1]["resolved"]["classes"] == 10
+
+
 @pytest.mark.parametrize(
     ("setting", "fragments"),
     [

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -184,13 +183,7 @@ def _seed(text: str) -> int:
 def _spec(options: argparse.Namespace, resolve: Callable[[config.Config], config.Config]) -> config.Config:
     """The specification of a job, from --spec or from --params."""
     if options.spec is not None:
-        try:
-            spec = json.loads(options.spec)
-        except json.JSONDecodeError as error:
-            raise ConfigurationError(f"--spec is not JSON: {error}") from error
-        if not isinstance(spec, dict):
-            raise ConfigurationError("--spec must be a JSON object")
-        return spec
+        return config.parse_spec(options.spec)
     if not options.dataset:
         raise ConfigurationError("neither --spec nor --dataset is given", fix="--params params.yaml --dataset digits")
     return resolve(config.load(options.params or [Path("params.yaml")], options.set))

@@ -4,6 +4,7 @@ A job is given exactly what determines its result, as one plain dictionary (its 
 parameters repeats the jobs whose spec changed and no other.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -55,6 +56,17 @@ def check(config: Mapping[str, Any]) -> Config:
             training_spec(config, dataset, method)
     _check_settings(config)
     return config
+
+
+def parse_spec(text: str) -> Config:
+    """A job's specification as the command line has it. Raises ConfigurationError for what is no JSON object."""
+    try:
+        spec = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"--spec is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise ConfigurationError("--spec must be a JSON object")
+    return spec
 
 
 def dataset_spec(config: Config, dataset: str) -> Config:

@@ -103,8 +103,3 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Any], Any]:
             why="a truncated or foreign file would give a network of random or partial weights",
             fix="delete it and train again, or fetch it anew with `dvc checkout`",
         ) from error
-
-
-def load_metadata(path: str | Path) -> Any:
-    """The metadata of a safetensors file alone. Raises as `load_tensors` does."""
-    return load_tensors(path)[1]

@@ -2,11 +2,10 @@
 model."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from hamflow.errors import ConfigurationError
+from hamflow.config import parse_spec
 from hamflow.score.experiments import KINDS
 
 FIGURE = "figure of a result, by its kind"
@@ -49,7 +48,7 @@ def _experiment(options: argparse.Namespace) -> None:
     from hamflow.score import experiments
 
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
-    result = experiments.run(options.kind, _spec(options))
+    result = experiments.run(options.kind, parse_spec(options.spec))
     write_json(options.output, {**result, "provenance": provenance(device="cpu")})
     print(f"{options.output} written", flush=True)
 
@@ -71,15 +70,5 @@ def _model(options: argparse.Namespace) -> None:
     from hamflow.score.model import evaluate_checkpoint
 
     device = configure(options.device)
-    evaluate_checkpoint(_spec(options), options.checkpoint, options.data, options.output, device)
+    evaluate_checkpoint(parse_spec(options.spec), options.checkpoint, options.data, options.output, device)
     print(f"{options.output} written", flush=True)
-
-
-def _spec(options: argparse.Namespace) -> dict[str, Any]:
-    try:
-        spec = json.loads(options.spec)
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(f"--spec is not JSON: {error}") from error
-    if not isinstance(spec, dict):
-        raise ConfigurationError("--spec must be a JSON object")
-    return spec
