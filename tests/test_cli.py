@@ -41,11 +41,15 @@ def refused(capsys, arguments, *fragments):
 
 def test_the_chain_leaves_what_the_contract_says(chain):
     settings = ["heun-nfe5", "heun-nfe9", "multistep-nfe5"]
-    assert files_below(chain["samples"]) == [str(chain["samples"] / f"{s}.{e}") for s in settings for e in ("json", "npy")]
+    expected = [f"{setting}.{ending}" for setting in settings for ending in ("json", "npy")]
+    assert files_below(chain["samples"]) == [str(chain["samples"] / name) for name in [*expected, "run.json"]]
     samples, facts = np.load(chain["samples"] / "heun-nfe9.npy"), read_json(chain["samples"] / "heun-nfe9.json")
     assert (samples.shape, samples.dtype) == ((64, 8, 8, 1), np.uint8)
     assert (facts["sampler"], facts["nfe"], facts["n"]) == ("heun", 9, 64)
-    assert {"git_commit", "git_dirty", "packages", "device", "seed", "checkpoint_sha256", "wall_seconds"} <= set(facts)
+    assert {"packages", "device", "seed", "data_sha256", "checkpoint_sha256", "params_sha256"} <= set(facts)
+    run = read_json(chain["samples"] / "run.json")
+    assert {"git_commit", "git_dirty", "host", "wall_seconds"} == run["sampling"].keys() == run["training"].keys()
+    assert run["sampling"]["wall_seconds"].keys() == set(settings)
 
 
 def test_a_spec_and_the_parameters_it_came_from_give_the_same_bytes(chain, tmp_path):

@@ -120,6 +120,7 @@ def _add_evaluate(verbs: Any) -> None:
     verb.add_argument("--reference", type=Path, required=True, help="statistics of the data set, .npz")
     verb.add_argument("--samples", type=Path, help="folder that `hamflow sample` wrote")
     verb.add_argument("--output", type=Path, help="folder of the metrics JSON, one a setting")
+    verb.add_argument("--values", type=Path, help="folder of the same without commit, host and seconds: bytes that repeat")
     _device_argument(verb)
 
 
@@ -128,11 +129,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     spec = _spec(options, lambda c: config.evaluation_spec(c, options.dataset, options.method))
     if options.samples is None:
-        build_reference(spec, options.data, options.reference, options.output, options.device)
+        build_reference(spec, options.data, options.reference, options.output, options.values, options.device)
     elif options.output is None:
         raise ConfigurationError("--samples needs --output", fix="--output results/<preset>/metrics/...")
     else:
-        evaluate(spec, options.data, options.reference, options.samples, options.output, options.device)
+        folders = (options.data, options.reference, options.samples, options.output, options.values)
+        evaluate(spec, *folders, options.device)
 
 
 def _add_doctor(verbs: Any) -> None:

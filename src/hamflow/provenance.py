@@ -1,19 +1,56 @@
 """Where a number comes from: code, versions, machine."""
 
+import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hamflow.files import read_json, write_json
+
 PACKAGES = ("hamflow", "torch", "numpy", "scipy", "safetensors")
+CIRCUMSTANCES = ("git_commit", "git_dirty", "host", "wall_seconds", "training", "sampling")
+RUN_FILE = "run.json"  # beside a checkpoint and beside samples: the circumstances of the job that wrote them
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """Facts of one result (seed, data_sha256, checkpoint_sha256, params_sha256, device, wall_seconds, ...), with the
-    git commit of the code, whether the tree had changes, and the versions of what computed it."""
-    return {**source_version(), "python": sys.version.split()[0], "packages": versions(), **facts}
+    """Where one result comes from: its `origin` and its `circumstances`, as one mapping."""
+    return {**circumstances(), **origin(**facts)}
+
+
+def origin(**facts: Any) -> dict[str, Any]:
+    """What determines a result: facts (seed, data_sha256, checkpoint_sha256, params_sha256, device, ...) and versions."""
+    return {"python": sys.version.split()[0], "packages": versions(), **facts}
+
+
+def circumstances(**facts: Any) -> dict[str, Any]:
+    """What differs between two runs of equal work: {git_commit, git_dirty, host, ...}; `host` is the kind of machine."""
+    return {**source_version(), "host": f"{platform.system()} {platform.machine()}", **facts}
+
+
+def stable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the circumstances in its `provenance`: equal work gives equal bytes."""
+    kept = {key: value for key, value in record["provenance"].items() if key not in CIRCUMSTANCES}
+    return {**record, "provenance": kept}
+
+
+def write_record(path: str | Path, record: Mapping[str, Any], values: str | Path | None = None) -> None:
+    """Write a result with its `provenance` as JSON; to `values`, if given, the same without circumstances."""
+    write_json(path, dict(record))
+    if values is not None:
+        write_json(values, stable(record))
+
+
+def read_circumstances(folder: Path) -> dict[str, Any]:
+    """The run.json of a folder; empty where there is none, as after `dvc pull`, or where it cannot be read."""
+    try:
+        found = read_json(folder / RUN_FILE)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @cache

@@ -122,6 +122,20 @@ def test_metrics_files_keep_the_contract(place):
     assert result["provenance"]["checkpoint_sha256"] == "c0ffee"
 
 
+def test_values_are_the_metrics_without_what_differs_between_equal_runs(board, tmp_path):
+    circumstances = {"git_commit", "git_dirty", "host", "wall_seconds", "training", "sampling"}
+    write_json(board.samples / "run.json", {"training": {"wall_seconds": 7}, "sampling": {"wall_seconds": {}}})
+    spec = specification("checkerboard", method="oscillation")
+    for folder in ("first", "second"):
+        evaluate(spec, board.data, board.reference, board.samples, board.output, tmp_path / folder)
+    first, second = ((tmp_path / folder / "heun-nfe5.json") for folder in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    values, metrics = read_json(first), read_json(board.output / "heun-nfe5.json")
+    assert metrics["provenance"]["training"] == {"wall_seconds": 7}
+    assert metrics["provenance"].keys() - values["provenance"].keys() == circumstances
+    assert {**values, "provenance": 0} == {**metrics, "provenance": 0}
+
+
 def test_the_reference_is_the_same_whenever_it_is_built(place):
     place.build()
     first = place.reference.read_bytes()

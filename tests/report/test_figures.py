@@ -5,16 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from hamflow import data
 from hamflow.errors import ConfigurationError, DataError
-from hamflow.files import save_array
+from hamflow.files import save_array, save_tensors
 from hamflow.report import commands, style
 from hamflow.report.collect import MetricsError
 from hamflow.report.samples import COLUMNS, GAP, mosaic
 from hamflow.report.sources import find_samples
 from hamflow.report.tables import tabulate
-from hamflow.tracking import JsonlLog
 
 SETTING = "heun-nfe9"
 OPTIONS = {"digits": {}, "rings": {"count": 300, "seed": 0}}
@@ -31,9 +31,9 @@ def preset(tmp_path_factory):
             for seed in (0, 1):
                 folder = root / "results/toy/samples" / dataset / method / f"seed{seed}"
                 save_array(folder / f"{SETTING}.npy", rows)
-                with JsonlLog(root / "checkpoints/toy" / dataset / method / f"seed{seed}" / "train.jsonl") as log:
-                    for k in range(1, 6):
-                        log.append({"kimg": float(k), "loss": 1 / k})
+                curve = [{"kimg": float(k), "loss": 1 / k} for k in range(1, 6)]
+                path = root / "checkpoints/toy" / dataset / method / f"seed{seed}" / "model.safetensors"
+                save_tensors(path, {"weight": torch.zeros(1)}, {"history": curve})
     return root
 
 
@@ -125,7 +125,7 @@ def test_mistakes_are_explained_and_leave_no_figure(preset, metrics, tmp_path):
         plot("plot", "nfe", "--table", table, "--dataset", "digit", *output)
     with pytest.raises(MetricsError, match="no metric 'fid'"):
         plot("plot", "nfe", "--table", table, "--metric", "fid", *output)
-    with pytest.raises(DataError, match="no train.jsonl"):
+    with pytest.raises(DataError, match="no checkpoint"):
         plot("plot", "training", "--checkpoints", tmp_path, *output)
     with pytest.raises(DataError, match="holds"):
         plot("plot", "samples", *digits[:-1], rings[-1], *output)

@@ -11,7 +11,7 @@ import torch
 
 from hamflow import config, data, models
 from hamflow.errors import CheckpointError, DivergenceError
-from hamflow.files import load_tensors
+from hamflow.files import load_tensors, read_json
 from hamflow.tracking import read_jsonl
 from hamflow.training import loop, train
 from hamflow.training.state import STATE
@@ -58,6 +58,14 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_config, prepared, tmp
     assert not (tmp_path / "broken" / "state").exists()
 
 
+def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, prepared, tmp_path):
+    path = train(spec_of(tiny_config), prepared / "digits", 0, tmp_path / "run", "cpu")
+    log = read_jsonl(path.parent / "train.jsonl")
+    assert log
+    assert load_tensors(path)[1]["history"] == [{k: v for k, v in r.items() if k != "images_per_second"} for r in log]
+    assert {"git_commit", "git_dirty", "host", "wall_seconds"} == read_json(path.parent / "run.json").keys()
+
+
 def test_sigkill_at_ten_random_instants_changes_no_byte(tiny_config, prepared, tmp_path):
     """A process that is killed again and again, wherever it happens to be, ends with the weights of an undisturbed one."""
     spec = spec_of(tiny_config, "checkerboard", "oscillation", train_kimg=150, state_kimg=0.512, report_kimg=0.512)
@@ -80,7 +88,7 @@ def test_sigkill_at_ten_random_instants_changes_no_byte(tiny_config, prepared, t
         process.join()
         assert process.exitcode == -signal.SIGKILL, "it ended before it was killed: give it more to do"
         state = next(tmp_path.glob(f"killed/state/*/{STATE}"), None)
-        positions.append(load_tensors(state)[1]["step"] if state else 0)
+        positions.append(load_tensors(state)[1]["progress"]["step"] if state else 0)
     assert positions == sorted(positions)
     assert len(set(positions)) > 5, f"the kills fell at the same place: {positions}"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
@@ -127,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_state(tiny_c
     ):
         train(spec, prepared / "digits", 0, tmp_path, "cpu")
     assert not (tmp_path / "model.safetensors").exists()
-    assert load_tensors(next(tmp_path.glob(f"state/*/{STATE}")))[1]["step"] == 4
+    assert load_tensors(next(tmp_path.glob(f"state/*/{STATE}")))[1]["progress"]["step"] == 4
 
 
 def test_a_run_of_another_configuration_does_not_resume_from_this_one(tiny_config, prepared, tmp_path, monkeypatch):

@@ -12,8 +12,7 @@ onstart:
 
 rule tabulate:
     input:
-        metrics=all_metrics(),
-        discrepancies=all_discrepancies(),
+        values=all_values(),
         source=sources("report.tables"),
     output:
         csv=report(
@@ -34,7 +33,7 @@ rule tabulate:
     conda:
         ENVIRONMENT
     params:
-        folders=sorted({str(Path(path).parent) for path in all_metrics() + all_discrepancies()}),
+        folders=sorted({str(Path(path).parent) for path in all_values()}),
         output=subpath(output.csv, parent=True),
     shell:
         "hamflow tabulate --metrics {params.folders} --output {params.output} > {log} 2>&1"
@@ -95,7 +94,7 @@ rule plot_samples:
 
 rule plot_training:
     input:
-        histories=over_runs(f"{CHECKPOINTS}/{RUN}/train.jsonl"),
+        checkpoints=over_runs(f"{CHECKPOINTS}/{RUN}/model.safetensors"),
         source=sources("report.training"),
     output:
         png=report(
@@ -110,7 +109,7 @@ rule plot_training:
     conda:
         ENVIRONMENT
     params:
-        checkpoints=lambda w, input: str(Path(input.histories[0]).parents[3]),
+        checkpoints=lambda w, input: str(Path(input.checkpoints[0]).parents[3]),
         labels=label_options(),
     shell:
         "hamflow plot training --checkpoints {params.checkpoints} {params.labels} --output {output.png} > {log} 2>&1"
@@ -163,8 +162,8 @@ rule plot_reflection:
 
 rule publish:
     input:
-        metrics=all_metrics(),
-        history=over_runs(f"{CHECKPOINTS}/{RUN}/train.jsonl"),
+        values=all_values(),
+        checkpoints=over_runs(f"{CHECKPOINTS}/{RUN}/model.safetensors"),
         table=rules.tabulate.output.csv,
         figures=figures(),
     output:
@@ -175,7 +174,7 @@ rule publish:
         ENVIRONMENT
     params:
         results=subpath(output.marker, parent=True),
-        checkpoints=lambda w, input: str(Path(input.history[0]).parents[3]),
+        checkpoints=lambda w, input: str(Path(input.checkpoints[0]).parents[3]),
         store=config["tracking"]["uri"],
         experiment=config["tracking"]["experiment"],
     shell:  # a store that is away fails nothing: its paragraph says how to publish later

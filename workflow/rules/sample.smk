@@ -9,6 +9,7 @@ rule sample:
     output:
         samples=[f"{RESULTS}/samples/{RUN}/{setting}.npy" for setting in SETTINGS],
         records=[f"{RESULTS}/samples/{RUN}/{setting}.json" for setting in SETTINGS],
+        run=f"{RESULTS}/samples/{RUN}/run.json",
     log:
         f"{LOGS}/sample/{RUN}.log",
     conda:

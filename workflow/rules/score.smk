@@ -8,6 +8,7 @@ rule hsd:
         source=sources("score.model", "score.estimators", "networks", "parameterisation", "flows", "data"),
     output:
         metrics=f"{RESULTS}/metrics/{RUN}/hsd.json",
+        values=f"{RESULTS}/values/{RUN}/hsd.json",
     log:
         f"{LOGS}/hsd/{RUN}.log",
     conda:
@@ -19,7 +20,7 @@ rule hsd:
         data=subpath(input.manifest, parent=True),
     shell:
         "OMP_NUM_THREADS={threads} hamflow score model --spec {params.spec:q} --checkpoint {input.checkpoint}"
-        " --data {params.data} --output {output.metrics} > {log} 2>&1"
+        " --data {params.data} --output {output.metrics} --values {output.values} > {log} 2>&1"
 
 
 rule score_experiment:
@@ -27,6 +28,7 @@ rule score_experiment:
         source=lambda w: source_files((f"score.experiments.{w.experiment}", "score.estimators"), frozenset()),
     output:
         result=f"{RESULTS}/score/{{experiment}}.json",
+        values=f"{RESULTS}/values/score/{{experiment}}.json",
     log:
         f"{LOGS}/score/{{experiment}}.log",
     conda:
@@ -34,12 +36,13 @@ rule score_experiment:
     params:
         spec=lambda w: canonical_json(config["score"]["experiments"][w.experiment]),
     shell:
-        "OMP_NUM_THREADS={threads} hamflow score {wildcards.experiment} --spec {params.spec:q} --output {output.result} > {log} 2>&1"
+        "OMP_NUM_THREADS={threads} hamflow score {wildcards.experiment} --spec {params.spec:q} --output {output.result}"
+        " --values {output.values} > {log} 2>&1"
 
 
 rule plot_score:
     input:
-        result=rules.score_experiment.output.result,
+        result=rules.score_experiment.output.values,
         source=sources("report.score"),
     output:
         png=report(
@@ -59,7 +62,7 @@ rule plot_score:
 
 rule tabulate_score:
     input:
-        result=f"{RESULTS}/score/comparison.json",
+        result=f"{RESULTS}/values/score/comparison.json",
         source=sources("report.score"),
     output:
         csv=report(

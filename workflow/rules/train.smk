@@ -8,6 +8,7 @@ rule train:
     output:
         checkpoint=f"{CHECKPOINTS}/{RUN}/model.safetensors",
         history=f"{CHECKPOINTS}/{RUN}/train.jsonl",
+        run=f"{CHECKPOINTS}/{RUN}/run.json",
     log:
         f"{LOGS}/train/{RUN}.log",
     priority: training_kimg

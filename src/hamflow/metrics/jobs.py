@@ -13,12 +13,12 @@ from hamflow.data import Dataset
 from hamflow.data.arrays import open_array
 from hamflow.data.sources import BOUND, REFERENCE, generator
 from hamflow.errors import ConfigurationError, DataError
-from hamflow.files import fingerprint, read_json, write_json
+from hamflow.files import fingerprint, read_json
 from hamflow.metrics import features
 from hamflow.metrics.reference import Reference, load, save, summarise
 from hamflow.metrics.suite import Comparison, measure
 from hamflow.progress import Progress
-from hamflow.provenance import provenance
+from hamflow.provenance import origin, provenance, read_circumstances, write_record
 
 POINTS = "points"  # the features of points: the points themselves
 BOUND_FILE = "real-nfe0.json"
@@ -31,6 +31,7 @@ def build_reference(
     data: str | Path,
     reference: str | Path,
     output: str | Path | None = None,
+    values: str | Path | None = None,
     device: str = "auto",
 ) -> None:
     """Write the statistics of a data set and, with `output`, real-nfe0.json: what real data reach.
@@ -45,6 +46,7 @@ def build_reference(
         data: folder of the data set.
         reference: the .npz to write.
         output: folder of the bound.
+        values: folder of the same without circumstances (commit, host, seconds), if given.
         device: "auto", "cpu", "cuda", ...
     Raises:
         DataError: data or feature weights that are absent, corrupted or not what they should be.
@@ -62,14 +64,15 @@ def build_reference(
         "device": embed.device,
     }
     rows = _reference_rows(spec, dataset, embed)
-    whole = summarise(rows, {**facts, "provenance": provenance()})
+    whole = summarise(rows, {**facts, "provenance": origin()})
     save(reference, whole)
     if output is not None:
         real, against = _bound_rows(spec, dataset, embed, rows)
         whole = whole if against is rows else summarise(against, facts)
         measured = measure(embed.comparison(real, whole))
         told = provenance(**facts, seed=0, wall_seconds=time.perf_counter() - began)
-        _write(Path(output) / BOUND_FILE, spec, {"sampler": "real", "nfe": 0, "seed": 0}, measured, told)
+        setting = {"sampler": "real", "nfe": 0, "seed": 0}
+        _write(BOUND_FILE, output, values, _record(spec, setting, measured, told))
 
 
 def evaluate(
@@ -78,6 +81,7 @@ def evaluate(
     reference: str | Path,
     samples: str | Path,
     output: str | Path,
+    values: str | Path | None = None,
     device: str = "auto",
 ) -> None:
     """Write the metrics of every <sampler>-nfe<n>.npy in `samples` to a .json of the same name in `output`.
@@ -88,6 +92,7 @@ def evaluate(
         reference: what `build_reference` wrote for it.
         samples: folder that `hamflow sample` wrote.
         output: folder of the metrics.
+        values: folder of the same without circumstances (commit, host, seconds), if given.
         device: "auto", "cpu", "cuda", ...
     Raises:
         DataError: a reference or samples of other data; files that are absent, truncated, of another shape or
@@ -98,7 +103,7 @@ def evaluate(
     files = sorted(Path(samples).glob("*-nfe*.npy"))
     if not files:
         raise DataError(f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again")
-    embed = _Embedding(spec, dataset, device)
+    embed, run = _Embedding(spec, dataset, device), read_circumstances(Path(samples))
     for path in files:
         began = time.perf_counter()
         sidecar, drawn = _read_samples(path, spec, dataset)
@@ -111,8 +116,9 @@ def evaluate(
             "features_sha256": embed.sha256,
             "device": embed.device,
             "wall_seconds": time.perf_counter() - began,
+            **run,
         }
-        _write(Path(output) / f"{path.stem}.json", spec, sidecar, measured, provenance(**facts))
+        _write(f"{path.stem}.json", output, values, _record(spec, sidecar, measured, provenance(**facts)))
 
 
 class _Embedding:
@@ -223,18 +229,21 @@ def _check_reference(spec: Mapping[str, Any], dataset: Dataset, statistics: Refe
         )
 
 
-def _write(
-    path: Path,
+def _record(
     spec: Mapping[str, Any],
     setting: Mapping[str, Any],
     measured: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
-) -> None:
-    """The metrics JSON of the contract, and a line on the terminal."""
+) -> dict[str, Any]:
+    """The metrics JSON of the contract."""
     identity = ("preset", "dataset", "dataset_label", "conditional", "method", "label")
-    result = {key: spec[key] for key in identity}
-    result |= {key: setting[key] for key in ("sampler", "nfe", "seed")}
-    write_json(path, {**result, "metrics": measured, "provenance": facts})
-    values = ", ".join(f"{name} {row['value']:.4g} (n={row['n']})" for name, row in measured.items())
-    where = f"{spec['preset']}/{spec['dataset']}/{spec['method']}/seed{setting['seed']} {path.stem}"
-    print(f"{where}, features {spec['features']}: {values}", flush=True)
+    about = {key: spec[key] for key in identity} | {key: setting[key] for key in ("sampler", "nfe", "seed")}
+    return {**about, "metrics": measured, "provenance": facts}
+
+
+def _write(name: str, output: str | Path, values: str | Path | None, record: Mapping[str, Any]) -> None:
+    """Write the record, and a line on the terminal."""
+    write_record(Path(output) / name, record, values and Path(values) / name)
+    numbers = ", ".join(f"{metric} {row['value']:.4g} (n={row['n']})" for metric, row in record["metrics"].items())
+    where = f"{record['preset']}/{record['dataset']}/{record['method']}/seed{record['seed']} {Path(name).stem}"
+    print(f"{where}: {numbers}", flush=True)

@@ -31,7 +31,7 @@ def add_arguments(subparsers) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="results/<preset>/metrics, or folders in it",
+        help="results/<preset>/values or metrics, or folders in it",
     )
     table.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the tables")
     table.add_argument("--list", type=Path, metavar="FILE", help="tabulate exactly the JSON files named in it, one a line")
@@ -101,11 +101,11 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
 
 def _training(args: argparse.Namespace) -> None:
     from hamflow.report import plot_training
-    from hamflow.report.sources import find_logs
+    from hamflow.report.sources import find_checkpoints
 
     names = _labels(args.label)
-    logs = find_logs(args.checkpoints, args.dataset, names)
-    plot_training(logs, args.output, preset=args.checkpoints.resolve().name, names=names)
+    found = find_checkpoints(args.checkpoints, args.dataset, names)
+    plot_training(found, args.output, preset=args.checkpoints.resolve().name, names=names)
 
 
 def _phase_space(args: argparse.Namespace) -> None:

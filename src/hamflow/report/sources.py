@@ -1,4 +1,4 @@
-"""Where figures find samples and logs in the folders of a preset."""
+"""Where figures find samples and checkpoints in the folders of a preset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,25 +49,27 @@ def find_samples(folder: Path, setting: str, seed: int | None = None, names: Map
     return [Samples(method, method_label(method, names), found[method]) for method in methods]
 
 
-def find_logs(folder: Path, dataset: str | None = None, names: Mapping[str, str] = {}) -> dict[str, dict[str, list[Path]]]:
-    """{data set: {method: [train.jsonl of each seed]}} below checkpoints/<preset>, in the order of tables.
+def find_checkpoints(
+    folder: Path, dataset: str | None = None, names: Mapping[str, str] = {}
+) -> dict[str, dict[str, list[Path]]]:
+    """{data set: {method: [model.safetensors of each seed]}} below checkpoints/<preset>, in the order of tables.
 
     Where `names` has labels, methods that are not among them are left out.
 
     Raises:
         DataError: there are none.
     """
-    logs: dict[str, dict[str, list[Path]]] = {}
-    for path in sorted(folder.glob(f"{dataset or '*'}/*/seed*/train.jsonl"), key=_seed):
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(folder.glob(f"{dataset or '*'}/*/seed*/model.safetensors"), key=_seed):
         if names and path.parts[-3] not in names:
             continue
-        logs.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(path)
-    if not logs:
+        found.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(path)
+    if not found:
         raise DataError(
-            f"there is no train.jsonl below {folder}/{dataset or ''}",
+            f"there is no checkpoint below {folder}/{dataset or ''}",
             fix="train first: `hamflow train --help`",
         )
-    return {name: dict(sorted(logs[name].items(), key=lambda item: paper.order(item[0]))) for name in sorted(logs)}
+    return {name: dict(sorted(found[name].items(), key=lambda item: paper.order(item[0]))) for name in sorted(found)}
 
 
 def method_label(method: str, names: Mapping[str, str] = {}) -> str:

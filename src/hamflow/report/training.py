@@ -7,13 +7,13 @@ from typing import Any
 from hamflow.errors import DataError
 from hamflow.report import labels, style
 from hamflow.report.sources import method_label
-from hamflow.tracking import read_jsonl
+from hamflow.tracking.gather import header_metadata
 
 PANELS_A_ROW = 2
 
 
 def plot_training(
-    logs: Mapping[str, Mapping[str, Sequence[Path]]],
+    checkpoints: Mapping[str, Mapping[str, Sequence[Path]]],
     output: str | Path,
     preset: str = "",
     names: Mapping[str, str] = {},
@@ -21,22 +21,23 @@ def plot_training(
     """A panel a data set, a line a run, one colour a method.
 
     Args:
-        logs: {data set: {method: [train.jsonl of each seed]}}, as `hamflow.report.sources.find_logs` gives.
+        checkpoints: {data set: {method: [model.safetensors of each seed]}}, as `hamflow.report.sources.find_checkpoints`
+            gives; each holds its own curve.
         output: the .png; a .pdf beside it.
         preset: named in the heading.
         names: labels of methods, by key.
     Raises:
-        DataError: a log without a single loss.
+        DataError: a checkpoint without a single loss.
     """
-    across = min(PANELS_A_ROW, len(logs))
-    down = -(-len(logs) // across)
-    methods = list(dict.fromkeys(method for runs in logs.values() for method in runs))
+    across = min(PANELS_A_ROW, len(checkpoints))
+    down = -(-len(checkpoints) // across)
+    methods = list(dict.fromkeys(method for runs in checkpoints.values() for method in runs))
     with style.drawing(output, 3.7 * across + (1.0 if across == 1 else 0), 2.6 * down + 0.8) as figure:
         panels = figure.subplots(down, across, squeeze=False).ravel()
-        for axes, (dataset, runs) in zip(panels, logs.items(), strict=False):
+        for axes, (dataset, runs) in zip(panels, checkpoints.items(), strict=False):
             _panel(axes, runs)
             axes.set_title(labels.words(dataset), loc="left")
-        for axes in panels[len(logs) :]:
+        for axes in panels[len(checkpoints) :]:
             axes.set_axis_off()
         figure.suptitle(f"Training{f', preset {preset}' if preset else ''}", fontsize=10)
         handles = [_handle(method, method_label(method, names)) for method in methods]
@@ -47,7 +48,7 @@ def _panel(axes: Any, runs: Mapping[str, Sequence[Path]]) -> None:
     losses: list[float] = []
     for method, paths in runs.items():
         for path in paths:
-            records = [record for record in read_jsonl(path) if "loss" in record]
+            records = header_metadata(path).get("history", [])
             if not records:
                 raise DataError(f"{path} has no loss", fix="train again, for longer than one `training.report_kimg`")
             axes.plot(

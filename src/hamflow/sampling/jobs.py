@@ -13,7 +13,7 @@ from hamflow.errors import CheckpointError, DivergenceError
 from hamflow.files import fingerprint, save_array, sha256_of, write_json
 from hamflow.models import Model
 from hamflow.progress import Progress
-from hamflow.provenance import provenance
+from hamflow.provenance import RUN_FILE, circumstances, origin, read_circumstances
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.noise import SEEDS_PER_RUN, unit_noise
@@ -22,6 +22,8 @@ from hamflow.sampling.solvers import count_evaluations, solve
 
 def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int, output: Path, device: str = "auto") -> None:
     """Draw spec["n_samples"] samples for each setting of the spec: `<sampler>-nfe<n>.npy` and `.json` in `output`.
+
+    `run.json` beside them holds what differs between two runs of this work: commit, host, seconds of each setting.
 
     Sample i starts from noise of seed `1e6 seed + i`, whatever the batch size, sampler and device; the class label of a
     conditional model is that number modulo the number of classes.
@@ -46,6 +48,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         "params_sha256": fingerprint(spec),
         "device": runtime.describe_device(chosen),
     }
+    seconds = {}
     for sampler, nfe in spec["settings"]:
         began = time.perf_counter()
         samples, spent = draw(model, spec, sampler, nfe, range(facts["first_seed"], facts["first_seed"] + spec["n_samples"]))
@@ -59,7 +62,10 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         path = output / f"{sampler}-nfe{nfe}.npy"
         save_array(path, array)
         setting = {"sampler": sampler, "nfe": spent, "nfe_requested": nfe, "n": len(array), "grid": spec["grid"]}
-        write_json(path.with_suffix(".json"), {**setting, **provenance(**facts, wall_seconds=time.perf_counter() - began)})
+        write_json(path.with_suffix(".json"), {**setting, **origin(**facts)})
+        seconds[path.stem] = time.perf_counter() - began
+    trained = read_circumstances(checkpoint.parent)
+    write_json(output / RUN_FILE, {"sampling": circumstances(wall_seconds=seconds), "training": trained})
 
 
 def draw(model: Model, spec: dict[str, Any], sampler: str, nfe: int | str, seeds: range) -> tuple[Tensor, int]:

@@ -2,6 +2,7 @@
 model."""
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def add_arguments(verbs: Any) -> None:
             "--spec", default="{}", help="JSON of the keys that differ from the defaults; the result holds them all"
         )
         one.add_argument("--output", type=Path, required=True, help="the result, a .json")
+        _values_argument(one)
         one.set_defaults(run=_experiment)
     plot = kinds.add_parser("plot", help=FIGURE, description=FIGURE)
     plot.add_argument("--input", type=Path, required=True, help="a result of this verb, .json")
@@ -38,18 +40,24 @@ def add_arguments(verbs: Any) -> None:
     model.add_argument("--data", type=Path, required=True, help="folder of the data set that it was trained on")
     model.add_argument("--output", type=Path, required=True, help="the metrics, hsd.json")
     model.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda, cuda:1, ...")
+    _values_argument(model)
     model.set_defaults(run=_model)
 
 
+def _values_argument(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--values", type=Path, help="the same without commit, host and seconds: bytes that repeat")
+
+
 def _experiment(options: argparse.Namespace) -> None:
-    from hamflow.files import write_json
-    from hamflow.provenance import provenance
-    from hamflow.runtime import configure
+    from hamflow.provenance import provenance, write_record
+    from hamflow.runtime import configure, describe_device
     from hamflow.score import experiments
 
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
+    began = time.perf_counter()
     result = experiments.run(options.kind, parse_spec(options.spec))
-    write_json(options.output, {**result, "provenance": provenance(device="cpu")})
+    facts = provenance(device=describe_device("cpu"), wall_seconds=time.perf_counter() - began)
+    write_record(options.output, {**result, "provenance": facts}, options.values)
     print(f"{options.output} written", flush=True)
 
 
@@ -70,5 +78,6 @@ def _model(options: argparse.Namespace) -> None:
     from hamflow.score.model import evaluate_checkpoint
 
     device = configure(options.device)
-    evaluate_checkpoint(parse_spec(options.spec), options.checkpoint, options.data, options.output, device)
+    spec = parse_spec(options.spec)
+    evaluate_checkpoint(spec, options.checkpoint, options.data, options.output, device, options.values)
     print(f"{options.output} written", flush=True)

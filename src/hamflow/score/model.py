@@ -131,9 +131,15 @@ def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: 
 
 
 def evaluate_checkpoint(
-    values: Mapping[str, Any], checkpoint: str | Path, data: str | Path, output: str | Path, device: Any
+    settings: Mapping[str, Any],
+    checkpoint: str | Path,
+    data: str | Path,
+    output: str | Path,
+    device: Any,
+    values: str | Path | None = None,
 ) -> None:
-    """Write the discrepancy of a checkpoint at every noise level as metrics `hsd@sigma=...`.
+    """Write the discrepancy of a checkpoint at every noise level as metrics `hsd@sigma=...`; to `values`, if given,
+    the same without circumstances (commit, host, seconds).
 
     Raises:
         ConfigurationError, CheckpointError, DataError: a key, checkpoint or data set that cannot be.
@@ -141,13 +147,13 @@ def evaluate_checkpoint(
     """
     from hamflow import data as datasets
     from hamflow import models
-    from hamflow.files import fingerprint, sha256_of, write_json
-    from hamflow.provenance import provenance
+    from hamflow.files import fingerprint, sha256_of
+    from hamflow.provenance import provenance, read_circumstances, write_record
     from hamflow.runtime import describe_device
     from hamflow.score.experiments.base import read
 
     began = time.perf_counter()
-    spec = read(ModelSpec, values)
+    spec = read(ModelSpec, settings)
     dataset, model = datasets.load(data), models.load(checkpoint, device)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, PICK).choice(dataset.count, size=count, replace=False)
@@ -159,12 +165,13 @@ def evaluate_checkpoint(
         "seed": model.metadata.get("seed"),
         "checkpoint_sha256": sha256_of(checkpoint),
         "data_sha256": dataset.sha256,
-        "params_sha256": fingerprint(dict(values)),
+        "params_sha256": fingerprint(dict(settings)),
         "device": describe_device(device),
         "wall_seconds": time.perf_counter() - began,
+        "training": read_circumstances(Path(checkpoint).parent),
     }
     result = {**spec.about, "sampler": "none", "nfe": 0, "seed": facts["seed"], "metrics": metrics}
-    write_json(output, {**result, "provenance": provenance(**facts)})
+    write_record(output, {**result, "provenance": provenance(**facts)}, values)
 
 
 @torch.no_grad()

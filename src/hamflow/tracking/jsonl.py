@@ -1,6 +1,7 @@
 """A log of one JSON object a line, which survives a kill at any instant."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ class JsonlLog:
         self._file.write(canonical_json(record) + "\n")
         self._file.flush()
 
-    def truncate_after(self, kimg: float) -> None:
-        """Drop every record whose `kimg` is greater: what a run resumed at `kimg` will report again."""
+    def restart(self, records: Sequence[Record]) -> None:
+        """Let the file hold these records and no other: what a resumed run has reported so far."""
         self._file.close()
-        kept = [record for record in read_jsonl(self.path) if record["kimg"] <= kimg]
-        write_text(self.path, "".join(canonical_json(record) + "\n" for record in kept))
+        write_text(self.path, "".join(canonical_json(record) + "\n" for record in records))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     def close(self) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from hamflow import data, models, runtime
 from hamflow.errors import DivergenceError
-from hamflow.files import save_tensors, write_text
+from hamflow.files import save_tensors, write_json, write_text
 from hamflow.flows import velocity_loss
 from hamflow.progress import Progress
-from hamflow.provenance import versions
+from hamflow.provenance import RUN_FILE, circumstances, versions
 from hamflow.tracking import JsonlLog
 from hamflow.training.draws import Draws, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
@@ -23,6 +23,7 @@ from hamflow.training.state import LOG, StateFolder
 from hamflow.training.times import draw_times
 
 CHECKPOINT = "model.safetensors"
+SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
 
 
 def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, device: str = "auto", stream: Any = None) -> Path:
@@ -32,7 +33,8 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
         spec: `hamflow.config.training_spec`.
         data_folder: a prepared data set.
         seed: of the weights and of every draw.
-        output: folder of the checkpoint; receives model.safetensors (weights: the moving average) and train.jsonl.
+        output: folder of the checkpoint; receives model.safetensors (weights: the moving average; metadata: spec, seed,
+            data, the curve of the loss), train.jsonl and run.json (commit, host, seconds).
         device: "auto", "cpu", "cuda", ...
         stream: called with each record of train.jsonl (MLflow), or None.
     Returns:
@@ -43,7 +45,7 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
     """
     run = _Run(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
     with JsonlLog(run.state.log) as log:
-        log.truncate_after(run.kimg)
+        log.restart(run.history)
         for record in run.records():
             log.append(record)
             if stream is not None:
@@ -77,7 +79,11 @@ class _Run:
             "packages": versions(),
         }
         self.state = StateFolder(output, self.metadata)
-        self.step, self.window = self.state.load(self.network, self.average.network, self.optimiser)
+        progress = self.state.load(self.network, self.average.network, self.optimiser)
+        self.step: int = progress.get("step", 0)
+        self.window: list[float] = progress.get("window", [])  # losses since the last report
+        self.history: list[dict[str, Any]] = progress.get("history", [])  # the reports
+        self.began, self.seconds_before = time.perf_counter(), progress.get("seconds", 0.0)
 
     @property
     def kimg(self) -> float:
@@ -96,10 +102,11 @@ class _Run:
             if self.step % report_steps == 0 or self.step == self.steps:
                 rate = (self.step - began_step) * self.batch / (time.perf_counter() - began)
                 record = self._record(rate)
+                self.history.append(record)
                 progress.report(kimg=f"{self.kimg:.1f}", loss=f"{record['loss']:.4f}", **self._pace(rate))
                 yield record
             if self.step % state_steps == 0 and self.step < self.steps:
-                self.state.save(self.step, self.network, self.average.network, self.optimiser, self.window)
+                self.save_state()
         progress.close()
 
     def advance(self) -> float:
@@ -118,13 +125,25 @@ class _Run:
         self.average.update(self.network, self.step * self.batch, self.batch)
         return loss
 
+    def save_state(self) -> None:
+        """Write what a later start needs to go on from here to the same bits."""
+        progress = {"step": self.step, "window": self.window, "history": self.history, "seconds": self.seconds}
+        self.state.save(self.network, self.average.network, self.optimiser, progress)
+
     def publish(self) -> Path:
         """Move the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
         write_text(self.output / LOG, self.state.log.read_text())
+        write_json(self.output / RUN_FILE, circumstances(wall_seconds=self.seconds))
         path = self.output / CHECKPOINT
-        save_tensors(path, self.average.network.state_dict(), self.metadata)
+        curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.history]
+        save_tensors(path, self.average.network.state_dict(), self.metadata | {"history": curve})
         self.state.remove()
         return path
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, without what was lost to kills."""
+        return self.seconds_before + time.perf_counter() - self.began
 
     @property
     def label(self) -> str:
@@ -168,7 +187,7 @@ class _Run:
     def _record(self, rate: float) -> dict[str, Any]:
         loss, self.window = sum(self.window) / len(self.window), []
         lr = self.optimiser.param_groups[0]["lr"]
-        return {"kimg": self.kimg, "loss": loss, "learning_rate": lr, "images_per_second": round(rate, 1)}
+        return {"kimg": self.kimg, "loss": loss, "learning_rate": lr, SPEED: round(rate, 1)}
 
     def _pace(self, rate: float) -> dict[str, str]:
         left = (self.steps - self.step) * self.batch / rate

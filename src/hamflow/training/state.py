@@ -27,22 +27,22 @@ class StateFolder:
         self.folder = output / "state" / fingerprint(identity)[:16]
         self.log = self.folder / LOG
 
-    def save(self, step: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, window: list[float]):
-        """Write the state after `step` steps, atomically; `window` holds the sums of the report under way."""
+    def save(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+        """Write the state atomically; `progress` is JSON: the step, the reports, the losses of the report under way."""
         tensors = _named("network", network.state_dict()) | _named("average", average.state_dict())
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= _named(f"optimiser.{index}", moments)
-        save_tensors(self.folder / STATE, tensors, {"identity": self.identity, "step": step, "window": window})
+        save_tensors(self.folder / STATE, tensors, {"identity": self.identity, "progress": progress})
 
-    def load(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[float]]:
-        """Restore the latest state in place; returns (steps done, window), (0, []) where there is none.
+    def load(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Restore the latest state in place; returns its `progress`, empty where there is none.
 
         Raises:
             CheckpointError: the state is truncated or of another configuration.
         """
         path = self.folder / STATE
         if not path.exists():
-            return 0, []
+            return {}
         try:
             tensors, metadata = load_tensors(path)
             if metadata["identity"] != self.identity:
@@ -53,7 +53,7 @@ class StateFolder:
             moments = {index: _under(f"optimiser.{index}", tensors) for index in parameters}
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({"state": moments, "param_groups": groups})
-            return metadata["step"], metadata["window"]
+            return metadata["progress"]
         except (CheckpointError, KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"the training state {path} cannot be resumed ({str(error).splitlines()[0]})",
