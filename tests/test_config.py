@@ -1,6 +1,8 @@
 """Parameters: merging, and specs that hold what determines a job and nothing else."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,158 @@ def test_a_change_reaches_the_specs_that_it_concerns_and_no_other(params, change
     before = {name: spec(params) for name, spec in SPECS.items()}
     after = {name: spec(config.check(config.merge(copy.deepcopy(params), change))) for name, spec in SPECS.items()}
     assert {name for name in SPECS if before[name] != after[name]} == changed
+
+
+UNSAFE = [
+    "../x",
+    "/abs",
+    "a/b",
+    "",
+    ".",
+    "..",
+    "-rf",
+    "a b",
+    "A",
+    "é",
+    "a" * 65,
+    "a\0b",
+    "a\n",
+    "a.b",
+    "~",
+    "$HOME",
+    "a\\b",
+    None,
+    7,
+]
+CATALOGUES = {"datasets": "digits", "methods": "edm", "networks": "unet"}
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("catalogue", CATALOGUES)
+def test_a_name_that_could_leave_the_results_is_refused(params, catalogue, name):
+    params[catalogue][name] = params[catalogue][CATALOGUES[catalogue]]
+    with pytest.raises(ConfigurationError):
+        config.check(params)
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_so_is_such_a_preset_source_sampler_or_reference_to_a_name(params, name):
+    changes = [
+        {"preset": name},
+        {"run": {"datasets": [name]}},
+        {"run": {"methods": [name]}},
+        {"datasets": {"digits": {"source": name}}},
+        {"datasets": {"digits": {"network": name}}},
+        {"datasets": {"digits": {"features": name}}},
+        {"methods": {"edm": {"flow": {"name": name}}}},
+        {"methods": {"edm": {"parameterisation": name}}},
+        {"methods": {"edm": {"times": {"law": name}}}},
+        {"sampling": {"settings": {name: [5]}}},
+        {"sampling": {"settings": {"dopri5": [name]}}},
+    ]
+    for change in changes:
+        with pytest.raises(ConfigurationError):
+            config.check(config.merge(copy.deepcopy(params), change))
+
+
+@pytest.mark.parametrize("name", [name for name in UNSAFE if name is not None])
+@pytest.mark.parametrize("key", ["name", "dataset", "method", "preset"])
+def test_so_is_such_a_name_in_a_specification(key, name):
+    with pytest.raises(ConfigurationError, match="--spec"):
+        config.parse_spec(json.dumps({key: name}))
+
+
+def test_every_name_of_the_parameters_is_one_of_a_specification(params):
+    for catalogue in CATALOGUES:
+        assert all(config.NAME.fullmatch(name) for name in params[catalogue])
+
+
+def test_no_method_is_called_as_the_folder_of_the_bound(params):
+    params["methods"]["data"] = params["methods"]["edm"]
+    with pytest.raises(ConfigurationError, match="data"):
+        config.check(params)
+
+
+def test_a_whole_number_with_a_point_is_no_integer(params):
+    """JSON Schema lets it pass; it would be a folder `seed1.0`, and no length of a list."""
+    for change in (
+        {"seeds": [1.0]},
+        {"seeds": [True]},
+        {"training": {"batch": 64.0}},
+        {"sampling": {"settings": {"heun": [5.0]}}},
+    ):
+        with pytest.raises(ConfigurationError):
+            config.check(config.merge(copy.deepcopy(params), change))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"networks": {"mlp": {"width": 33}}}, "multiple of 2"),  # half of the noise embedding is sines, half cosines
+        ({"networks": {"mlp": {"width": 10**6}}}, "maximum"),
+        ({"networks": {"unet": {"blocks": 10**6}}}, "maximum"),
+        ({"datasets": {"digits": {"n_samples": 1_000_001}}}, "maximum"),  # the sampling seeds of a run
+        ({"training": {"learning_rate": float("inf")}}, "finite"),
+        ({"methods": {"edm": {"flow": {"horizon": float("nan")}}}}, "finite"),
+        ({"methods": {"edm": {"label": "a\x1b[2Jb"}}}, "unprintable"),
+        ({"tracking": {"experiment": {1, 2}}}, "set"),
+        ({"datasets": {"digits": {"source": "images"}}}, "'path' is a required property"),
+        ({"datasets": {"digits": {"source": "images", "options": {"path": "x", "resolution": 8, "filtre": 1}}}}, "filter"),
+    ],
+)
+def test_what_would_fail_far_from_here_is_refused_here(params, change, told):
+    with pytest.raises(ConfigurationError, match=told):
+        config.check(config.merge(params, change))
+
+
+LAUGHS = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (LAUGHS, "more than 20000 values"),
+        (MERGES, "more than 20000 values"),
+        ("a: &a [*a]", "more than 20000 values"),
+        ("[" * 5000, "nested deeper"),
+        ("a: " + "{b: " * 40 + "1" + "}" * 40, "nested deeper"),
+        ("a: 2020-13-45", "is not YAML"),
+        ("a: " + "9" * 5000, "is not YAML"),
+        ("a: !!timestamp x", "the tag"),
+        ("a: !!python/object/apply:os.system [echo]", "the tag"),
+        ("a: 2020-01-01", "a date"),
+        ("1: 2", "keys are texts"),
+        ("a: 1e999999\nb: .nan", "finite"),
+        ("x" * 2**21, "characters"),
+    ],
+)
+def test_a_hostile_parameter_file_is_a_paragraph(tmp_path, text, told):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=told):
+        config.load([path])
+    with pytest.raises(ConfigurationError):
+        config.load(["params.yaml"], [f"training={text}"])
+
+
+def test_aliases_within_reason_are_read(tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("datasets:\n  rings: &entry {n_samples: 7}\n  checkerboard: {<<: *entry, label: Board}\n")
+    found = config.load(["params.yaml", path])["datasets"]
+    assert (found["rings"]["n_samples"], found["checkerboard"]["n_samples"], found["checkerboard"]["label"]) == (7, 7, "Board")
+
+
+def test_a_folder_as_parameter_file_is_a_paragraph(tmp_path):
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        config.load([tmp_path])
+
+
+@pytest.mark.parametrize("text", ["NaN", '{"a": NaN}', '{"a": 1e999}', "[" * 10**5, '{"a": "\\u0000"}', "1", "[]", "{", ""])
+def test_a_specification_that_is_no_plain_object_is_a_paragraph(text):
+    with pytest.raises(ConfigurationError, match="--spec"):
+        config.parse_spec(text)
+
+
+def test_the_workflow_s_schema_is_the_package_s():
+    assert Path("workflow/schemas/params.schema.yaml").read_text() == Path("src/hamflow/params.schema.yaml").read_text()

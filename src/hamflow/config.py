@@ -4,17 +4,25 @@ A job is given exactly what determines its result, as one plain dictionary (its 
 parameters repeats the jobs whose spec changed and no other.
 """
 
-import json
+import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hamflow import plain
 from hamflow.errors import ConfigurationError, nearest
 
 Config = dict[str, Any]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # as in the schema; becomes part of a path
+NAMED = ("name", "dataset", "method", "preset")  # the keys of a specification that hold one
+WHY_NAMES = "a name becomes part of a path below results/ and checkpoints/, which it must not leave"
+FIX_NAMES = "lower-case letters, digits, _ and -, at most 64, and a letter or digit first"
+LONGEST_MESSAGE = 400  # characters: a mistake may quote a whole section
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Config:
@@ -48,8 +56,12 @@ def check(config: Mapping[str, Any]) -> Config:
     Raises:
         ConfigurationError: names the key, the value found, and the nearest legal key or value.
     """
+    try:
+        plain.check(config)
+    except ValueError as error:
+        raise ConfigurationError(f"what the parameters hold cannot be: it {error}") from error
     config = _without_nulls(config)
-    _check_schema(config)
+    _validate("", config)
     _check_references(config)
     for dataset in config["run"]["datasets"]:
         for method in config["run"]["methods"]:
@@ -58,14 +70,30 @@ def check(config: Mapping[str, Any]) -> Config:
     return config
 
 
+def check_checkpoint(metadata: Mapping[str, Any]) -> None:
+    """Check the part of a checkpoint's metadata from which a model is built.
+
+    Raises:
+        ConfigurationError: a key that is missing, or a type or value that cannot be.
+    """
+    _validate("checkpoint", metadata)
+
+
 def parse_spec(text: str) -> Config:
-    """A job's specification as the command line has it. Raises ConfigurationError for what is no JSON object."""
+    """A job's specification as the command line has it.
+
+    Raises:
+        ConfigurationError: no JSON object of plain values, or a name that would leave the folder of the results.
+    """
     try:
-        spec = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(f"--spec is not JSON: {error}") from error
+        spec = plain.parse_json(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--spec {error}") from error
     if not isinstance(spec, dict):
         raise ConfigurationError("--spec must be a JSON object")
+    for key in NAMED:
+        if key in spec and not (isinstance(name := spec[key], str) and NAME.fullmatch(name)):
+            raise ConfigurationError(f"--spec has the {key} {name!r}", why=WHY_NAMES, fix=FIX_NAMES)
     return spec
 
 
@@ -145,11 +173,15 @@ def _entry(config: Config, catalogue: str, name: str) -> Config:
 
 def _read(path: str | Path) -> Config:
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = plain.parse_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no parameter file {path}", fix="the default is params.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"the parameter file {path} is a folder", fix="the default is params.yaml") from error
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} is not a mapping of keys to values")
     return content
@@ -165,24 +197,45 @@ def _parse_setting(setting: str) -> Config:
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise ConfigurationError(f"'{setting}' is not of the form key=value", fix="for example training.train_kimg=8")
-    value = yaml.safe_load(text)
-    for key in reversed(path.split(".")):
-        value = {key: value}
+    try:
+        value = plain.parse_yaml(text)
+        for key in reversed(path.split(".", plain.DEEPEST)):
+            value = {key: value}
+        plain.check(value)
+    except ValueError as error:
+        raise ConfigurationError(f"the value of '{path}' {error}") from error
     return value
 
 
-def _check_schema(config: Config) -> None:
-    try:
-        import jsonschema
-    except ImportError:  # a compute node with the bare core: the submitting side has checked already
-        return
-    schema = yaml.safe_load(resources.files("hamflow").joinpath("params.schema.yaml").read_text())
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(config))
+def _validate(entry: str, value: Any) -> None:
+    """Check a value against the closed schema: "" for all parameters, or one of its definitions."""
+    validator = _validator(entry)
+    errors = list(validator.iter_errors(value)) if validator else []
     if errors:
-        raise _explain(jsonschema.exceptions.best_match(errors))
+        from jsonschema.exceptions import best_match
+
+        raise _explain(best_match(errors))
 
 
-def _explain(error) -> ConfigurationError:
+@cache
+def _validator(entry: str) -> Any:
+    """None on a compute node with the bare core: the submitting side has checked."""
+    try:
+        from jsonschema import Draft202012Validator, validators
+    except ImportError:
+        return None
+
+    def is_integer(_checker: Any, value: Any) -> bool:  # JSON Schema lets 1.0 pass, which would be a path `seed1.0`
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", is_integer)
+    schema = yaml.safe_load(resources.files("hamflow").joinpath("params.schema.yaml").read_text())
+    if entry:
+        schema = {"$schema": schema["$schema"], "$defs": schema["$defs"], "$ref": f"#/$defs/{entry}"}
+    return validators.extend(Draft202012Validator, type_checker=strict)(schema)
+
+
+def _explain(error: Any) -> ConfigurationError:
     where = ".".join(str(part) for part in error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
@@ -191,9 +244,14 @@ def _explain(error) -> ConfigurationError:
         return ConfigurationError(
             f"unknown key `{key}`", why="a misspelt key would silently leave the default", fix=nearest(str(wrong), known)
         )
+    message = error.message
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[: LONGEST_MESSAGE // 2]} … {message[-LONGEST_MESSAGE // 2 :]}"
     if error.validator == "required":
-        return ConfigurationError(f"{error.message} in `{where or 'the parameters'}`", fix="params.yaml shows every key")
-    return ConfigurationError(f"`{where}`: {error.message}", fix="params.yaml has a comment on each key's legal values")
+        return ConfigurationError(f"{message} in `{where or 'the parameters'}`", fix="params.yaml shows every key")
+    if error.schema.get("title") == "name":
+        return ConfigurationError(f"`{where}`: {message}", why=WHY_NAMES, fix=FIX_NAMES)
+    return ConfigurationError(f"`{where}`: {message}", fix="params.yaml has a comment on each key's legal values")
 
 
 def _check_references(config: Config) -> None:
