@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hamflow import plain
 from hamflow.errors import CheckpointError
 
 METADATA_KEY = "hamflow"  # one key only: safetensors writes several in random order
+LARGEST_HEADER = 2**24  # bytes; a header describes 100,000 tensors in less
+MOST_VALUES = 1_000_000  # in a header, and in its metadata
 
 
 def canonical_json(value: Any) -> str:
@@ -83,23 +86,48 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Any) ->
         temporary.write_bytes(content)  # by Python, so that a full disk is an OSError like any other
 
 
-def load_tensors(path: str | Path) -> tuple[dict[str, Any], Any]:
-    """Read what `save_tensors` wrote: (tensors on the CPU, metadata).
+def load_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `save_tensors` wrote: (tensors on the CPU, metadata). Whatever the bytes, no code in them is run, and no more
+    memory is asked for than a few times the size of the file.
 
     Raises:
         CheckpointError: the file is absent, truncated or not one of ours.
     """
     from safetensors import SafetensorError, safe_open
 
+    metadata = load_metadata(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}", fix="train it first: `hamflow train --help`") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint ({error})",
-            why="a truncated or foreign file would give a network of random or partial weights",
-            fix="delete it and train again, or fetch it anew with `dvc checkout`",
-        ) from error
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _incomplete(path, error) from error
+
+
+def load_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of what `save_tensors` wrote, from the header alone: neither torch nor the tensors are loaded.
+
+    Raises:
+        CheckpointError: the file is absent, truncated or not one of ours.
+    """
+    if not os.path.isfile(path):
+        raise CheckpointError(f"there is no checkpoint {path}", fix="train it first: `hamflow train --help`")
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(LARGEST_HEADER, os.path.getsize(path) - 8):
+                raise ValueError(f"its header should have {length} bytes")
+            header = plain.parse_json(file.read(length).decode(), LARGEST_HEADER, MOST_VALUES)
+        metadata = plain.parse_json(header["__metadata__"][METADATA_KEY], LARGEST_HEADER, MOST_VALUES)
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no mapping")
+        return metadata
+    except (ValueError, KeyError, TypeError) as error:
+        raise _incomplete(path, error) from error
+
+
+def _incomplete(path: str | Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a complete checkpoint ({error})",
+        why="a truncated or foreign file would give a network of random or partial weights",
+        fix="delete it and train again, or fetch it anew with `dvc checkout`",
+    )

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hamflow import flows, networks, parameterisation
+from hamflow import config, flows, networks, parameterisation
 from hamflow.dynamics import broadcast
-from hamflow.errors import CheckpointError
+from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import load_tensors
 from hamflow.flows import HamiltonianFlow, LinearFlow
 from hamflow.parameterisation import Parameterisation
@@ -101,14 +101,28 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
     """
     tensors, metadata = load_tensors(path)
     try:
+        config.check_checkpoint(metadata)
+        _check_fit(metadata, tensors)
         model = build(metadata["spec"], metadata["resolved"])
         model.network.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (ConfigurationError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = error.what if isinstance(error, ConfigurationError) else str(error).splitlines()[0]
         raise CheckpointError(
-            f"the weights in {path} do not fit the network that it describes ({str(error).splitlines()[0]})",
+            f"the weights in {path} do not fit the network that it describes ({reason})",
             why="it was written by another version, or altered",
             fix="train it again",
         ) from error
     model.network.to(device).requires_grad_(False).eval()
     model.metadata = metadata
     return model
+
+
+def _check_fit(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where the described network has other tensors than the file: found without making any of them."""
+    with torch.device("meta"):
+        network = build(metadata["spec"], metadata["resolved"]).network
+    described = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in network.state_dict().items()}
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    for name in described | found:
+        if described.get(name) != found.get(name):
+            raise ValueError(f"'{name}' is {found.get(name, 'absent')}, described as {described.get(name, 'absent')}")
