@@ -9,7 +9,7 @@ import torch
 from hamflow import data
 from hamflow.data.sources import BOUND, REFERENCE, TRAINING, generator
 
-SOURCES = {name: data.build(name) for name in data.names()}
+SOURCES = {name: data.build(name) for name in data.names() if name != "images"}  # which are somebody's files
 WITH_DENSITY = sorted(name for name, source in SOURCES.items() if source.density)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hamflow import data
 from hamflow.data import preparation
@@ -11,6 +12,18 @@ from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 
 SMALL = {"checkerboard": {"count": 300}, "gaussian_mixture": {"count": 300}, "rings": {"count": 300}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pictures(tmp_path_factory):
+    """Somebody's files for the source `images`."""
+    folder = tmp_path_factory.mktemp("pictures")
+    grey = np.random.default_rng(0).integers(0, 256, (12, 9, 7), dtype=np.uint8)
+    for index, rows in enumerate(grey):
+        path = folder / "abc"[index % 3] / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rows).save(path)
+    SMALL["images"] = {"path": str(folder), "resolution": 4}
 
 
 def spec_of(source: str, **options) -> dict:

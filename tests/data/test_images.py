@@ -1,0 +1,271 @@
+"""The user's own images: what becomes of their pixels, their order and their classes, and what is refused."""
+
+import io
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hamflow import data
+from hamflow.data import images
+from hamflow.errors import ConfigurationError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def pixels(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(array, kind="PNG", mode=None, **options):
+    file = io.BytesIO()
+    image = array if isinstance(array, Image.Image) else Image.fromarray(array, mode)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    """Write files to an archive; returns its path."""
+
+    def write(files, name="images.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, content in files.items():
+                archive.writestr(member, content)
+        return tmp_path / name
+
+    return write
+
+
+def read(path, resolution=4, **options):
+    return data.build("images", {"path": str(path), "resolution": resolution, **options}).read()
+
+
+def prepare(path, folder, **options):
+    spec = {"name": "mine", "source": "images", "options": {"path": str(path), "resolution": 4, **options}}
+    return data.prepare(spec, folder)
+
+
+def test_images_of_the_right_size_keep_every_pixel(zipped):
+    array = pixels(4, 4, 4, 3)
+    found, labels = read(zipped({f"{index}.png": encoded(image) for index, image in enumerate(array)}))
+    assert np.array_equal(found, array)
+    assert labels is None
+
+
+def test_the_order_is_that_of_the_names(zipped):
+    files = {name: encoded(np.full((4, 4), grey, np.uint8)) for name, grey in (("b.png", 2), ("c.png", 3), ("a.png", 1))}
+    found, _ = read(zipped(files), channels=1)
+    assert found[:, 0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_the_middle_square_is_kept(zipped):
+    array = pixels(6, 11, 3)  # odd: the column that cannot be halved is on the right
+    found, _ = read(zipped({"wide.png": encoded(array), "zigh.png": encoded(array.transpose(1, 0, 2).copy())}), resolution=6)
+    assert np.array_equal(found[0], array[:, 2:8])
+    assert np.array_equal(found[1], array[:, 2:8].transpose(1, 0, 2))
+
+
+def test_halving_by_the_box_filter_is_the_mean_of_four(zipped):
+    array = pixels(8, 8)
+    found, _ = read(zipped({"a.png": encoded(array)}), channels=1, filter="box")
+    rows = np.floor(array.reshape(8, 4, 2).mean(2) + 0.5)  # Pillow resizes rows, then columns, each to whole levels
+    assert np.array_equal(found[0, ..., 0], np.floor(rows.reshape(4, 2, 4).mean(1) + 0.5))
+
+
+@pytest.mark.parametrize("filter", images.FILTERS)
+def test_every_filter_keeps_a_flat_image(zipped, filter):
+    found, _ = read(zipped({"a.png": encoded(np.full((9, 7, 3), 77, np.uint8))}), filter=filter)
+    assert np.unique(found).tolist() == [77]
+
+
+def test_grey_is_the_luma_of_itu_601_and_rgb_of_grey_is_grey(zipped):
+    array = pixels(4, 4, 3)
+    grey, _ = read(zipped({"a.png": encoded(array)}), channels=1)
+    assert np.abs(grey[0, ..., 0] - array @ [0.299, 0.587, 0.114]).max() <= 1
+    rgb, _ = read(zipped({"a.png": encoded(array[..., 0])}))
+    assert np.array_equal(rgb[0], array[..., [0]].repeat(3, 2))
+
+
+def test_what_is_transparent_becomes_white(zipped):
+    array = pixels(4, 4, 4)
+    array[..., 3] = [0, 0, 255, 255]
+    found, _ = read(zipped({"a.png": encoded(array)}))
+    assert (found[0, :, :2] == 255).all()
+    assert np.array_equal(found[0, :, 2:], array[:, 2:, :3])
+
+
+def test_a_photograph_is_turned_upright(zipped):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the top of the scene is the right-hand side of the file
+    array = pixels(4, 4, 3)
+    found, _ = read(zipped({"a.png": encoded(array, exif=exif)}))
+    assert np.array_equal(found[0], np.rot90(array, -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_come_back_nearly(zipped, kind):
+    array = np.add.outer(np.arange(0, 128, 4), np.arange(0, 128, 4)).astype(np.uint8)[..., None].repeat(3, 2)
+    found, _ = read(zipped({f"a.{kind.lower()}": encoded(array, kind, quality=95)}), resolution=32)
+    assert np.abs(found[0].astype(int) - array).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "labels"),
+    [
+        (["dog/1.png", "cat/1.png", "cat/2.png"], ["cat", "dog"], [0, 0, 1]),
+        (["all/dog/1.png", "all/cat/1.png"], ["cat", "dog"], [0, 1]),
+        (["cat/young/1.png", "cat/old/1.png", "dog/1.png"], ["cat", "dog"], [0, 0, 1]),
+        (["one/1.png", "one/2.png"], [], None),
+        (["1.png", "2.png"], [], None),
+        (["catalogue/1.png", "cat/1.png"], ["cat", "catalogue"], [0, 1]),
+    ],
+)
+def test_folders_are_classes(zipped, tmp_path, names, classes, labels):
+    manifest = prepare(zipped({name: encoded(pixels(4, 4)) for name in names}), tmp_path / "mine")
+    dataset = data.load(tmp_path / "mine", verify=True)
+    assert manifest["class_names"] == classes
+    assert (dataset.labels.tolist() if labels else dataset.labels) == labels
+
+
+def test_images_in_folders_and_beside_them_are_refused(zipped):
+    with pytest.raises(DataError, match="in folders, such as cat/1.png, and beside them, such as 2.png"):
+        read(zipped({"cat/1.png": encoded(pixels(4, 4)), "2.png": encoded(pixels(4, 4))}))
+
+
+def test_other_files_are_left_out_and_counted(zipped, capsys):
+    image = encoded(pixels(4, 4))
+    others = {"README.md": b"", "__MACOSX/._1.png": b"", ".hidden/1.png": image, "inner.zip": b"PK", "a/.DS_Store": b""}
+    found, labels = read(zipped({"a/1.PNG": image, **others}))
+    assert (len(found), labels) == (1, None)
+    assert "1 images; 5 files that are hidden or no images" in capsys.readouterr().out
+
+
+def test_a_collection_without_images_is_refused(zipped):
+    with pytest.raises(DataError, match="there is no image"):
+        read(zipped({"README.md": b""}))
+
+
+def test_a_folder_and_its_archive_give_the_same_arrays(zipped, tmp_path):
+    files = {f"{kind}/{index}.png": encoded(pixels(5, 6, 3)) for kind in "ab" for index in range(3)}
+    for name, content in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    archive = zipped(dict(reversed(files.items())))
+    one, other = prepare(archive, tmp_path / "one"), prepare(tmp_path / "folder", tmp_path / "other")
+    for array in ("images.npy", "labels.npy"):
+        assert one["sha256"][array] == other["sha256"][array]
+
+
+def test_the_manifest_names_the_very_bytes(zipped, tmp_path):
+    """Of an archive, and of a folder in which one byte of one file, or one name, is another."""
+    from hamflow.files import sha256_of
+
+    archive = zipped({"a.png": encoded(pixels(4, 4))})
+    assert prepare(archive, tmp_path / "mine")["sha256"]["source"] == sha256_of(archive)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(encoded(pixels(4, 4), "JPEG"))
+    digests = [prepare(folder, tmp_path / "mine")["sha256"]["source"]]
+    (folder / "a.jpg").rename(folder / "b.jpg")
+    digests.append(prepare(folder, tmp_path / "mine")["sha256"]["source"])
+    (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes() + b"\0")
+    digests.append(prepare(folder, tmp_path / "mine")["sha256"]["source"])
+    assert len(set(digests)) == 3
+
+
+def chunk(kind, content):
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def png_that_claims(width, height):
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x00\x00\x00\x00"
+    pieces = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + pieces
+
+
+ANIMATED = {"save_all": True, "append_images": [Image.fromarray(pixels(4, 4, 3))]}
+UNUSABLE = {
+    "empty": b"",
+    "text": b"hello",
+    "another format": encoded(pixels(4, 4, 3), "GIF"),
+    "a bomb": png_that_claims(10**6, 10**6),
+    "just too large": png_that_claims(2**13, 2**13 + 1),
+    "without pixels": png_that_claims(0, 0),
+    "16 bits": encoded(RNG.integers(0, 2**16, (4, 4), dtype=np.uint16)),
+    "animated PNG": encoded(Image.fromarray(pixels(4, 4, 3)), "PNG", **ANIMATED),
+    "animated WebP": encoded(Image.fromarray(pixels(4, 4, 3)), "WEBP", **ANIMATED),
+    "a flipped bit": encoded(pixels(40, 40), compress_level=0).replace(b"IDAT", b"IDAT", 1)[:900]
+    + b"\0"
+    + encoded(pixels(40, 40), compress_level=0)[901:],
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_cannot_be_decoded_is_a_paragraph_that_names_it(zipped, tmp_path, case):
+    path = zipped({"good.png": encoded(pixels(4, 4)), "wrong.png": UNUSABLE[case]})
+    with pytest.raises(DataError, match=r"images.zip: wrong.png cannot be used"):
+        prepare(path, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_truncated_image_is_refused_wherever_it_ends(kind):
+    """Or nothing of its pixels was cut off."""
+    content = encoded(pixels(24, 24, 3), kind)
+    whole = images._decode("it", content, 24, 3, "box")
+    refused = 0
+    for end in range(0, len(content), 7):
+        try:
+            found = images._decode("it", content[:end], 24, 3, "box")
+        except DataError:
+            refused += 1
+        else:
+            assert np.array_equal(found, whole), end
+    assert refused >= len(range(0, len(content), 7)) - 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"path": ""}, "path"),
+        ({"path": 3}, "path"),
+        ({"resolution": 0}, "resolution"),
+        ({"resolution": 2000}, "resolution"),
+        ({"resolution": 8.0}, "resolution"),
+        ({"resolution": True}, "resolution"),
+        ({"channels": 4}, "channels"),
+        ({"channels": True}, "channels"),
+        ({"filter": "nearest"}, "filter"),
+        ({"filter": ["box"]}, "filter"),
+        ({"licence": None}, "licence"),
+        ({"rezolution": 8}, "resolution"),
+    ],
+)
+def test_an_impossible_option_is_named(zipped, options, told):
+    path = zipped({"a.png": encoded(pixels(4, 4))})
+    with pytest.raises(ConfigurationError, match=told):
+        data.build("images", {"path": str(path), "resolution": 4, **options})
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="there is no folder or archive"):
+        read(tmp_path / "absent")
+
+
+def test_a_collection_that_changes_while_it_is_read_is_refused(zipped):
+    path = zipped({"a.png": encoded(pixels(4, 4)), "b.png": encoded(pixels(4, 4))})
+    source = data.build("images", {"path": str(path), "resolution": 4})
+    zipped({"a.png": encoded(pixels(4, 4))})
+    with pytest.raises(DataError, match="changed while it was read: b.png went"):
+        source.read()
+
+
+def test_without_pillow_the_paragraph_says_what_to_install(zipped, monkeypatch):
+    path = zipped({"a.png": encoded(pixels(4, 4))})
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match="pip install"):
+        read(path)
