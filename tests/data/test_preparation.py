@@ -259,6 +259,46 @@ def test_a_new_source_is_one_function(tmp_path, monkeypatch):
     assert np.array_equal(data.load(tmp_path, verify=True).rows, grey[::-1])
 
 
+def test_data_without_any_spread_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_SOURCES, "_entries", dict(_SOURCES._entries))
+    flat = np.full((3, 2, 2, 1), 7, np.uint8)
+    data.sources.register("flat")(lambda: Source("image", lambda: (flat, None), (-1.0, 1.0), licence="-", origin="a test"))
+    with pytest.raises(DataError, match="every value of 'flat' is 7"):
+        data.prepare(spec_of("flat"), tmp_path / "flat")
+    assert not (tmp_path / "flat").exists()
+
+
+HOSTILE = {
+    "count": [-1, 1.5, "12", None, 10**30],
+    "shape": [[], [1], [1, 2, 3, 4], "abc", [-1, 2, 2], [True, 2, 2], {"a": 1}, 10**9],
+    "kind": ["pickle", None, [], "../x"],
+    "classes": [-3, "x", None],
+    "split": [None, [], {"train": 1}, {"train": -1, "test": 99}, {"train": "a", "test": "b"}],
+    "sigma_data": ["x", None, True],
+    "box": [[1, -1], [1], "ab", None, [None, 1]],
+    "sha256": [None, {}, [], {"images.npy": 3}],
+    "options": [None, []],
+    "name": [None, 3],
+}
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_a_manifest_that_cannot_be_is_a_paragraph(tmp_path, key):
+    data.prepare(spec_of("digits"), tmp_path)
+    manifest = read_json(tmp_path / "dataset.json")
+    for value in HOSTILE[key]:
+        write_json(tmp_path / "dataset.json", manifest | {key: value})
+        with pytest.raises(DataError, match="hamflow prepare"):
+            data.load(tmp_path)
+
+
+def test_a_manifest_that_vouches_for_no_array_is_refused(prepared):
+    manifest = read_json(prepared / "dataset.json")
+    write_json(prepared / "dataset.json", manifest | {"sha256": {"source": "0" * 64, "../../etc/passwd": "0" * 64}})
+    with pytest.raises(DataError, match="not a complete manifest"):
+        data.load(prepared, verify=True)
+
+
 def test_data_outside_the_box_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data.gaussian_mixture, "REACH", 0.5)
     with pytest.raises(DataError, match="outside its box"):

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from hamflow import plain
 from hamflow.data.arrays import open_array
 from hamflow.data.preparation import ARRAYS, DTYPES, FORMAT, LABELS, MANIFEST, to_model
 from hamflow.data.sources import Density, build
 from hamflow.errors import DataError
-from hamflow.files import read_json, sha256_of
+from hamflow.files import sha256_of
 
+MOST_CHARACTERS = 2**24  # of a manifest
 WHY = "training on incomplete or altered data would give other numbers under the same name"
 
 
@@ -120,8 +122,9 @@ def load(folder: str | Path, verify: bool = False) -> Dataset:
     folder = Path(folder)
     manifest = _read_manifest(folder)
     if verify:
-        for name, digest in manifest["sha256"].items():
-            if name != "source" and (found := _hash(folder / name)) != digest:
+        for name in (ARRAYS[manifest["kind"]], *([LABELS] if manifest["classes"] else [])):
+            digest = manifest["sha256"][name]
+            if (found := _hash(folder / name)) != digest:
                 raise DataError(
                     f"{folder / name} has sha256 {found[:12]}…, but {folder / MANIFEST} says {digest[:12]}…",
                     why=WHY,
@@ -144,17 +147,31 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"there is no data set in {folder}: {path} is absent", fix=_fix(folder))
     try:
-        manifest = read_json(path)
+        manifest = plain.parse_json(path.read_text(encoding="utf-8"), MOST_CHARACTERS)
         if manifest["format"] != FORMAT:
             raise ValueError(f"it is of format {manifest['format']}, this is for format {FORMAT}")
-        split = manifest["split"]
-        if manifest["kind"] not in ARRAYS or split["train"] + split["test"] != manifest["count"]:
-            raise ValueError("its entries contradict each other")
-        for key in ("name", "source", "options", "shape", "classes", "sigma_data", "box", "sha256"):
-            manifest[key]
+        _check_manifest(manifest)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"{path} is not a complete manifest ({error})", why=WHY, fix=_fix(folder)) from error
     return manifest
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise KeyError, TypeError or ValueError for what is missing, of another type, or contradicts the rest."""
+    kind, shape, split = (manifest[key] for key in ("kind", "shape", "split"))
+    low, high = manifest["box"]
+    counts = [manifest["count"], split["train"], split["test"], manifest["classes"], *shape]
+    digests = [manifest["sha256"][name] for name in (ARRAYS[kind], *([LABELS] if manifest["classes"] else []))]
+    typed = {
+        int: counts,
+        float: [float(number) for number in (manifest["sigma_data"], low, high) if type(number) in (int, float)],
+        str: [manifest["name"], manifest["source"], *digests],
+        dict: [manifest["options"]],
+    }
+    if len(typed[float]) < 3 or not all(type(value) is expected for expected, values in typed.items() for value in values):
+        raise ValueError("an entry is of the wrong type")
+    if min(counts) < 0 or sum(counts[1:3]) != counts[0] or len(shape) != (3 if kind == "image" else 1) or not low < high:
+        raise ValueError("its entries contradict each other")
 
 
 def _hash(path: Path) -> str:

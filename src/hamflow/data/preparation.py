@@ -29,13 +29,14 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         the manifest.
     Raises:
         ConfigurationError: an unknown source or option, or a value that cannot be.
-        DataError: the source is not there, is corrupted, or leaves its own box.
+        DataError: the source is not there, is corrupted, leaves its own box, or all its values are the same.
     """
     options = dict(spec["options"])
     holdout = _check_holdout(options.pop("holdout", 0))
     source = build(spec["source"], options)
     array, labels = _checked(spec["name"], source, *source.read())
     array, labels, split = _split(array, labels, holdout)
+    sigma = _sigma(spec["name"], source.kind, array[: split["train"]])
     folder = Path(folder)
     # an old manifest must not vouch for new arrays if this is cut short
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -61,7 +62,7 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         "split": split,
         "classes": len(source.class_names),
         "class_names": list(source.class_names),
-        "sigma_data": _sigma(source.kind, array[: split["train"]]),
+        "sigma_data": sigma,
         "box": list(source.box),
         "sha256": digests,
     }
@@ -117,8 +118,12 @@ def _split(
     return array, labels, split
 
 
-def _sigma(kind: str, array: np.ndarray) -> float:
+def _sigma(name: str, kind: str, array: np.ndarray) -> float:
     """Root mean square of all coordinates about their one mean, model space (EDM: 0.5 for CIFAR-10)."""
+    if array.min() == array.max():
+        raise DataError(
+            f"every value of '{name}' is {array.min()}", why="lengths are measured in the spread of the data, which is zero"
+        )
     scale = 127.5 if kind == "image" else 1.0
     total, square = 0.0, 0.0
     for block in np.array_split(array, max(1, array.size // 2**24)):
