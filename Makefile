@@ -7,7 +7,7 @@ OVERLAY := $(if $(filter-out quickstart,$(PRESET)),--configfile workflow/presets
 REPORT := results/$(PRESET)/report.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install run report test lint ui clean
+.PHONY: help install run restore verify report test lint ui clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -22,6 +22,12 @@ install: .venv/installed  ## make .venv from requirements.lock; once, and again 
 run: install  ## run PRESET and build its report; a second time does nothing
 	@start=$$(date +%s); snakemake --cores $(CORES) $(OVERLAY) && $(MAKE) --no-print-directory $(REPORT) && \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/$(REPORT)"
+
+restore: install  ## fetch what this commit's dvc.lock names, and let Snakemake see that nothing is to do
+	dvc pull && snakemake --cores 1 --touch --forceall --quiet all
+
+verify: install  ## do the work of PRESET again in an empty folder, and compare every byte
+	hamflow verify $(OVERLAY) --cores $(CORES)
 
 report: install  ## build the report of PRESET again
 	snakemake $(OVERLAY) --report $(REPORT)

@@ -16,7 +16,13 @@ EPILOG = """A job's specification comes either as --spec JSON, which is how the 
 --params FILE (again for each overlay) with --dataset and --method, which resolves the same one."""
 
 # verbs whose arguments and work live beside what they do
-MOUNTED = ("hamflow.report.commands", "hamflow.tracking.commands", "hamflow.score.commands")
+MOUNTED = (
+    "hamflow.report.commands",
+    "hamflow.tracking.commands",
+    "hamflow.score.commands",
+    "hamflow.trace",
+    "hamflow.verify",
+)
 
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",

@@ -102,10 +102,10 @@ class Workflow:
             file.write_text(text)
 
 
-def copy_tree(folder: Path) -> Path:
+def copy_tree(folder: Path, origin: Path = ROOT) -> Path:
     """What the workflow needs of the repository, copied."""
     for name in TREE:
-        source, target = ROOT / name, folder / name
+        source, target = origin / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -3,10 +3,21 @@
 
 onstart:
     # MLflow's store is created once, before the jobs that stream to it. It is no rule: a store that was deleted, or another
-    # one, must not make any job look outdated. One that cannot be had stops nothing; `publish` fills it afterwards.
+    # one, must not make any job look outdated. One that cannot be had stops nothing.
     if TRACKED:
         shell(
             "hamflow publish --init --uri {config[tracking][uri]:q} --experiment {config[tracking][experiment]:q} || true"
+        )
+
+
+onsuccess:
+    # MLflow gets what was not streamed: metrics, table, figures. A store that is away fails nothing: its paragraph says how to
+    # publish later.
+    if TRACKED and Path(f"{RESULTS}/values").is_dir():
+        shell(
+            "mkdir -p {LOGS} && hamflow publish --results {RESULTS} --checkpoints {CHECKPOINTS}"
+            " --uri {config[tracking][uri]:q} --experiment {config[tracking][experiment]:q}"
+            " > {LOGS}/publish.log 2>&1 || cat {LOGS}/publish.log >&2"
         )
 
 
@@ -28,6 +39,7 @@ rule tabulate:
             labels={"table": "Table 1, as in the paper", "preset": PRESET},
         ),
         text=multiext(f"{RESULTS}/tables/table1", ".md", ".tex"),
+        summary=f"{RESULTS}/tables/summary.json",
     log:
         f"{LOGS}/tabulate.log",
     conda:
@@ -158,25 +170,3 @@ rule plot_reflection:
         ENVIRONMENT
     shell:
         "hamflow plot reflection --output {output.png} > {log} 2>&1"
-
-
-rule publish:
-    input:
-        values=all_values(),
-        checkpoints=over_runs(f"{CHECKPOINTS}/{RUN}/model.safetensors"),
-        table=rules.tabulate.output.csv,
-        figures=figures(),
-    output:
-        marker=touch(f"{RESULTS}/published"),
-    log:
-        f"{LOGS}/publish.log",
-    conda:
-        ENVIRONMENT
-    params:
-        results=subpath(output.marker, parent=True),
-        checkpoints=lambda w, input: str(Path(input.checkpoints[0]).parents[3]),
-        store=config["tracking"]["uri"],
-        experiment=config["tracking"]["experiment"],
-    shell:  # a store that is away fails nothing: its paragraph says how to publish later
-        "hamflow publish --results {params.results} --checkpoints {params.checkpoints} --uri {params.store:q}"
-        " --experiment {params.experiment:q} > {log} 2>&1 || cat {log} >&2"

@@ -28,7 +28,7 @@ rule score_experiment:
         source=lambda w: source_files((f"score.experiments.{w.experiment}", "score.estimators"), frozenset()),
     output:
         result=f"{RESULTS}/score/{{experiment}}.json",
-        values=f"{RESULTS}/values/score/{{experiment}}.json",
+        values=f"{RESULTS}/score/values/{{experiment}}.json",
     log:
         f"{LOGS}/score/{{experiment}}.log",
     conda:
@@ -62,7 +62,7 @@ rule plot_score:
 
 rule tabulate_score:
     input:
-        result=f"{RESULTS}/values/score/comparison.json",
+        result=f"{RESULTS}/score/values/comparison.json",
         source=sources("report.score"),
     output:
         csv=report(

@@ -5,8 +5,9 @@ import io
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from hamflow.files import write_text
+from hamflow.files import write_json, write_text
 from hamflow.report import layout, paper
 from hamflow.report.collect import MetricsError, Result, collect, find
 
@@ -30,7 +31,7 @@ Row = dict[str, str]
 
 
 def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path] | None = None) -> list[Row]:
-    """Write table1.csv, and table1.md, .tex and .html in the paper's layout; equal inputs give equal bytes.
+    """Write table1.csv, table1.md, .tex and .html in the paper's layout, and summary.json; equal inputs give equal bytes.
 
     Args:
         metrics: results/<preset>/metrics, or any folders below it.
@@ -50,6 +51,7 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path]
     results = collect(sorted({Path(file) for file in files}) if files is not None else find(folders))
     rows = aggregate(results)
     write_text(Path(output) / "table1.csv", to_csv(rows))
+    write_json(Path(output) / "summary.json", summary(rows))
     titles = {result.dataset: result.dataset_label for result in results}
     write_text(Path(output) / "table1.md", layout.markdown(rows, titles))
     write_text(Path(output) / "table1.tex", layout.latex(rows, titles))
@@ -73,6 +75,16 @@ def aggregate(results: Sequence[Result]) -> list[Row]:
                 groups.setdefault((*key, result.setting, name), []).append((result, metric))
     lines = [(_sort_key(key, members), _row(key[-1], members)) for key, members in groups.items()]
     return [row for _, row in sorted(lines, key=lambda line: line[0])]
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """The means as {data set: {method: {metric: {<sampler>-nfe<n>: mean}}}}: the form that `dvc metrics` compares."""
+    tree: dict[str, Any] = {}
+    for row in rows:
+        dataset = row["dataset"] + ("-conditional" if row["conditional"] == "true" else "")
+        means = tree.setdefault(dataset, {}).setdefault(row["method"], {}).setdefault(row["metric"], {})
+        means[f"{row['sampler']}-nfe{row['nfe']}"] = float(row["mean"])
+    return tree
 
 
 def to_csv(rows: Sequence[Row]) -> str:

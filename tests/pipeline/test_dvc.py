@@ -1,0 +1,79 @@
+"""What DVC promises: the same bytes again, fetched bytes that are taken as they are, and numbers that can be compared."""
+
+import json
+import shutil
+
+import pytest
+from conftest import Workflow, copy_tree
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
+
+RESTORE = ("snakemake", "--cores", "1", "--touch", "--forceall", "--quiet", "all")  # after `dvc pull`: `make restore`
+SLOWER = "methods={edm: {training: {learning_rate: 3.0e-4}}}"
+
+
+def in_git(workflow: Workflow) -> Workflow:
+    """The folder as a git repository with one commit of all that git is to know."""
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    workflow.command("git", "init", "--quiet", "--initial-branch=main")
+    workflow.command("dvc", "config", "core.no_scm", "false")
+    workflow.command("git", "add", "--all")
+    workflow.command(*git, "commit", "--quiet", "--message", "all")
+    return workflow
+
+
+@pytest.fixture(scope="module")
+def pushed(finished, tmp_path_factory) -> Workflow:
+    """A repository whose results were pushed to its remote, the folder beside it; a clone of it has none of them."""
+    folder = tmp_path_factory.mktemp("pushed") / "repository"
+    shutil.copytree(finished.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    workflow = in_git(Workflow(folder))
+    workflow.command("dvc", "push")
+    shutil.rmtree(folder / ".dvc" / "cache")
+    return workflow
+
+
+@pytest.fixture
+def pulled(pushed, tmp_path) -> Workflow:
+    """A clone of it after `dvc pull`."""
+    pushed.command("git", "clone", "--quiet", str(pushed.folder), str(tmp_path / "clone"))
+    shutil.copytree(pushed.folder.parent / "dvc-remote", tmp_path / "dvc-remote")
+    clone = Workflow(tmp_path / "clone")
+    clone.command("dvc", "pull")
+    return clone
+
+
+def test_a_second_run_elsewhere_gives_the_same_lock(finished, tmp_path):
+    other = Workflow(copy_tree(tmp_path, finished.folder))
+    other.command("dvc", "repro")
+    assert (other.folder / "dvc.lock").read_text() == (finished.folder / "dvc.lock").read_text()
+
+
+def test_after_a_pull_nothing_is_to_do(pulled):
+    assert pulled.pending() == set()
+    assert "up to date" in pulled.command("dvc", "status").stdout
+
+
+def test_after_restoring_a_changed_rate_repeats_that_method_alone(pulled):
+    pulled.command(*RESTORE)
+    assert pulled.pending() == set()
+    jobs = pulled.pending("--config", SLOWER)
+    trained = {job.wildcards for job in jobs if job.rule in ("train", "sample", "evaluate")}
+    assert trained == {"dataset=checkerboard, method=edm, seed=0"}
+
+
+def test_an_experiment_with_a_changed_parameter_runs_its_jobs_alone(pulled):
+    pulled.command(*RESTORE)
+    before = {path: path.read_bytes() for path in (pulled.folder / "checkpoints").rglob("model.safetensors")}
+    pulled.command("dvc", "exp", "run", "--name", "slower", "--set-param", "+methods.edm.training.learning_rate=0.0003")
+    changed = {path.parts[-3] for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {"edm"}
+    difference = json.loads(pulled.command("dvc", "metrics", "diff", "--json").stdout)
+    moved = {name.split(".")[1] for entry in difference.values() for name in entry["data"]}
+    assert moved == {"edm"}
+
+
+def test_metrics_and_plots_have_something_to_show(finished):
+    shown = json.loads(finished.command("dvc", "metrics", "show", "--json").stdout)
+    (file,) = shown[""]["data"].values() if "" in shown else [entry for r in shown.values() for entry in r["data"].values()]
+    assert file["data"]["checkerboard"]["edm"]["w2"]["heun-nfe3"] > 0
