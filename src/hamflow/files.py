@@ -12,6 +12,7 @@ from hamflow import plain
 from hamflow.errors import CheckpointError
 
 METADATA_KEY = "hamflow"  # one key only: safetensors writes several in random order
+DIGEST_KEY = "sha256"  # in our metadata: of all else and of the tensors, since safetensors has no checksum
 LARGEST_HEADER = 2**24  # bytes; a header describes 100,000 tensors in less
 MOST_VALUES = 1_000_000  # in a header, and in its metadata
 
@@ -76,12 +77,13 @@ def save_array(path: str | Path, array) -> None:
         file.write(array.data if array.size else b"")  # np.save loses the error number of a full disk
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Any) -> None:
-    """Write named tensors and JSON metadata as safetensors, atomically; equal inputs give equal bytes."""
+def save_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Write named tensors and JSON metadata as safetensors, atomically and with a checksum; equal inputs give equal bytes."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(tensors, metadata={METADATA_KEY: canonical_json(metadata)})
+    signed = {**metadata, DIGEST_KEY: _digest_of(tensors, metadata)}
+    content = save(tensors, metadata={METADATA_KEY: canonical_json(signed)})
     with atomic(path) as temporary:
         temporary.write_bytes(content)  # by Python, so that a full disk is an OSError like any other
 
@@ -91,24 +93,34 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     memory is asked for than a few times the size of the file.
 
     Raises:
-        CheckpointError: the file is absent, truncated or not one of ours.
+        CheckpointError: the file is absent, truncated, altered or not one of ours.
     """
     from safetensors import SafetensorError, safe_open
 
-    metadata = load_metadata(path)
+    metadata = _signed_metadata(path)
+    digest = metadata.pop(DIGEST_KEY, None)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest != _digest_of(tensors, metadata):
+            raise ValueError("its checksum is not that of its content")
+        return tensors, metadata
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _incomplete(path, error) from error
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of what `save_tensors` wrote, from the header alone: neither torch nor the tensors are loaded.
+    """The metadata of what `save_tensors` wrote, from the header alone: neither torch nor the tensors are loaded or checked.
 
     Raises:
-        CheckpointError: the file is absent, truncated or not one of ours.
+        CheckpointError: the file is absent, or its header is truncated or not one of ours.
     """
+    metadata = _signed_metadata(path)
+    metadata.pop(DIGEST_KEY, None)
+    return metadata
+
+
+def _signed_metadata(path: str | Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise CheckpointError(f"there is no checkpoint {path}", fix="train it first: `hamflow train --help`")
     try:
@@ -123,6 +135,17 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
         return metadata
     except (ValueError, KeyError, TypeError) as error:
         raise _incomplete(path, error) from error
+
+
+def _digest_of(tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """sha256 of names, types, shapes, bytes and metadata."""
+    import torch
+
+    described = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
+    digest = hashlib.sha256(canonical_json([metadata, described]).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _incomplete(path: str | Path, error: Exception) -> CheckpointError:
