@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hamflow import __version__, config
+from hamflow import __version__, config, runtime
 from hamflow.errors import ConfigurationError, UserError
 
 EPILOG = """A job's specification comes either as --spec JSON, which is how the workflow passes it, or from
@@ -34,6 +34,7 @@ DISK_ERRORS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
+    runtime.pin()
     try:
         options = parser().parse_args(arguments)
         options.run(options)
