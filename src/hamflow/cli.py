@@ -1,4 +1,4 @@
-"""The command line: `hamflow VERB`. Exit 0 done, 2 the user's mistake (one paragraph), 1 a bug."""
+"""The command line: `hamflow VERB`. Exit 0 done, 2 the user's mistake (one paragraph), 75 stopped by SIGTERM, 1 a bug."""
 
 import argparse
 import errno
@@ -80,7 +80,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _add_train(verbs: Any) -> None:
-    verb = _verb(verbs, "train", _train, "train one method on one data set; resumes by itself")
+    verb = _verb(verbs, "train", _train, "train one method on one data set; resumes by itself; SIGTERM stops it (exit code 75)")
     _spec_arguments(verb, method=True)
     _job_arguments(verb)
     verb.add_argument("--output", type=Path, required=True, help="checkpoints/<preset>/<dataset>/<method>/seed<k>")
@@ -89,6 +89,7 @@ def _add_train(verbs: Any) -> None:
 def _train(options: argparse.Namespace) -> None:
     from hamflow.tracking import RunStream
     from hamflow.training import train
+    from hamflow.training.interruption import EXIT_CODE, Interrupted
 
     spec = _spec(options, lambda c: config.training_spec(c, options.dataset, options.method))
     stream = RunStream.of_training(
@@ -101,7 +102,12 @@ def _train(options: argparse.Namespace) -> None:
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "hamflow"),
     )
     with stream:
-        train(spec, options.data, options.seed, options.output, options.device, stream.log)
+        try:
+            train(spec, options.data, options.seed, options.output, options.device, stream.log)
+        except Interrupted as interruption:
+            print(interruption, file=sys.stderr)
+            stream.close("KILLED")
+            sys.exit(EXIT_CODE)
 
 
 def _add_sample(verbs: Any) -> None:

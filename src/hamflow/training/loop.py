@@ -19,6 +19,7 @@ from hamflow.provenance import RUN_FILE, circumstances, versions
 from hamflow.tracking import JsonlLog
 from hamflow.training.draws import Draws, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
+from hamflow.training.interruption import Interrupted, Termination
 from hamflow.training.state import LOG, StateFolder
 from hamflow.training.times import draw_times
 
@@ -41,16 +42,18 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
         The path of the checkpoint.
     Raises:
         DivergenceError: a loss or gradient that is not finite; the last state is kept.
+        Interrupted: SIGTERM came (in the main thread); the state is saved.
         UserError: data, configuration or state that cannot be used.
     """
     run = _Run(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
-    with JsonlLog(run.state.log) as log:
-        log.restart(run.history)
-        for record in run.records():
-            log.append(record)
-            if stream is not None:
-                stream(record)
-    return run.publish()
+    with Termination() as termination:
+        with JsonlLog(run.state.log) as log:
+            log.restart(run.history)
+            for record in run.records(termination):
+                log.append(record)
+                if stream is not None:
+                    stream(record)
+        return run.publish()
 
 
 class _Run:
@@ -90,13 +93,17 @@ class _Run:
         """Thousands of images seen."""
         return self.step * self.batch / 1000
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Train to the end; yields a record a report, and saves the state as often as the settings say."""
+    def records(self, termination: Termination) -> Iterator[dict[str, Any]]:
+        """Train to the end, or to a termination; yields a record a report, saves the state as often as the settings say."""
         report_steps, state_steps = (self._steps_in(self.settings[f"{what}_kimg"]) for what in ("report", "state"))
         self._announce()
         progress = Progress(self.label, self.steps * self.batch, "img", self.step * self.batch)
         began, began_step = time.perf_counter(), self.step
         while self.step < self.steps:
+            if termination.requested:
+                self.save_state()
+                progress.close()
+                raise Interrupted(f"{self.label}: state saved at {self.kimg:g} kimg; run the same command again to go on")
             self.window.append(self.advance())
             progress.advance(self.batch)
             if self.step % report_steps == 0 or self.step == self.steps:
