@@ -1,11 +1,13 @@
 """A model: a flow, what the network means in it, and the network; built from a spec or loaded from a checkpoint."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hamflow import config, flows, networks, parameterisation
 from hamflow.dynamics import broadcast
@@ -102,8 +104,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
     tensors, metadata = load_tensors(path)
     try:
         config.check_checkpoint(metadata)
-        _check_fit(metadata, tensors)
-        model = build(metadata["spec"], metadata["resolved"])
+        with _NoMoreThan(sum(tensor.numel() for tensor in tensors.values())):
+            model = build(metadata["spec"], metadata["resolved"])
+        _check_fit(model.network, tensors)
         model.network.load_state_dict(tensors)
     except (ConfigurationError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         reason = error.what if isinstance(error, ConfigurationError) else str(error).splitlines()[0]
@@ -117,10 +120,26 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
     return model
 
 
-def _check_fit(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raise ValueError where the described network has other tensors than the file: found without making any of them."""
-    with torch.device("meta"):
-        network = build(metadata["spec"], metadata["resolved"]).network
+class _NoMoreThan(TorchFunctionMode):
+    """Refuses to make more weights than a file holds: a description may ask for more than the memory of the machine.
+
+    Building on torch's device "meta" would need no memory, but imports its compiler (a second) in every job.
+    """
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.left = count
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.empty:  # of which every layer makes its weights
+            self.left -= math.prod(args[0] if isinstance(args[0], list | tuple) else args)
+            if self.left < 0:
+                raise ValueError("it has more weights than the file")
+        return function(*args, **(kwargs or {}))
+
+
+def _check_fit(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError where a network has other names, shapes or types of weights."""
     described = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in network.state_dict().items()}
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     for name in described | found:

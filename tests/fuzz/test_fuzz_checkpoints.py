@@ -1,0 +1,221 @@
+"""Whatever the bytes of a checkpoint or of a training state: a paragraph, or the very model that was saved."""
+
+import copy
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from spoil import NUMBERS, altered, bounded_memory, bounded_time, fuzzed, spoilt, tree, values
+
+from hamflow import models
+from hamflow.errors import CheckpointError
+from hamflow.files import load_metadata, load_tensors, save_tensors
+from hamflow.tracking.gather import header_metadata
+from hamflow.training.state import StateFolder
+
+MLP = {"kind": "mlp", "width": 4, "depth": 1, "features": 1}
+UNET = {"kind": "unet", "channels": 4, "multipliers": [1, 1], "blocks": 1, "attention": [2], "dropout": 0.0}
+DESCRIPTIONS = [
+    {
+        "spec": {"dataset": "rings", "method": "edm", "network": MLP, "parameterisation": "edm", "conditional": False},
+        "resolved": {"flow": {"name": "diffusion", "horizon": 20.0}, "sigma_data": 0.5, "shape": [2], "classes": 0},
+        "data_sha256": "0" * 64,
+    },
+    {
+        "spec": {"dataset": "digits", "method": "reflection", "network": UNET, "parameterisation": "velocity"},
+        "resolved": {
+            "flow": {"name": "reflection", "low": -1.0, "high": 1.0, "speed": 1.0, "horizon": 3.0},
+            "sigma_data": 0.5,
+            "shape": [1, 4, 4],
+            "classes": 3,
+        },
+        "data_sha256": "0" * 64,
+        "history": [{"kimg": 1.0, "loss": 0.5}] * 5,
+    },
+]
+
+
+def saved(path, description):
+    """The bytes of a checkpoint, its tensors and its metadata."""
+    network = models.build(description["spec"], description["resolved"]).network
+    save_tensors(path, network.state_dict(), description)
+    return path.read_bytes(), network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A folder with something beside the checkpoint."""
+    root = tmp_path_factory.mktemp("sandbox")
+    (root / "precious.txt").write_text("precious")
+    with bounded_memory():
+        yield root
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """(bytes, tensors, metadata) of sound checkpoints."""
+    path = tmp_path_factory.mktemp("sound") / "model.safetensors"
+    return [(*saved(path, description), description) for description in DESCRIPTIONS]
+
+
+def accepted(read):
+    """What it gives, or None for a paragraph; anything else is a crash."""
+    try:
+        with bounded_time():
+            return read()
+    except CheckpointError:
+        return None
+
+
+def read_all(sandbox, content):
+    """Every reader of checkpoints, on these bytes; gives what `load_tensors` and `models.load` accepted."""
+    path = sandbox / "model.safetensors"
+    path.write_bytes(content)
+    before = tree(sandbox)
+    accepted(lambda: load_metadata(path))
+    accepted(lambda: header_metadata(path))
+    tensors = accepted(lambda: load_tensors(path))
+    model = accepted(lambda: models.load(path))
+    assert tree(sandbox) == before
+    if model is not None:
+        assert sum(p.numel() * p.element_size() for p in model.network.parameters()) <= len(content)
+    return tensors, model
+
+
+def equal(some, others):
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
+
+
+def test_spoilt_checkpoints(sandbox, sound):
+    """Nothing but what was saved is ever accepted."""
+
+    @fuzzed
+    @given(spoilt([content for content, _, _ in sound]))
+    def run(content):
+        found, _ = read_all(sandbox, content)
+        if found is not None:
+            tensors, metadata = found
+            assert any(metadata == saved_metadata and equal(tensors, saved) for _, saved, saved_metadata in sound)
+
+    run()
+
+
+def signed(description, tensors, sandbox):
+    """A checkpoint with a right checksum, whatever it says."""
+    path = sandbox / "signed.safetensors"
+    save_tensors(path, tensors, description)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+json_values = values.filter(lambda value: "nan" not in (text := json.dumps(value).lower()) and "infinity" not in text)
+
+
+@pytest.mark.parametrize("index", range(len(DESCRIPTIONS)))
+def test_hostile_descriptions(sandbox, sound, index):
+    """The network, the flow or the data of the metadata are others, up to absurd sizes: no model but one that fits."""
+    _, tensors, description = sound[index]
+    numbers = st.one_of(json_values, st.sampled_from([*NUMBERS, -1, 0.5, 1e300, 10**6, [10**6] * 12]))
+
+    @fuzzed
+    @given(altered(description, numbers))
+    def run(changed):
+        try:
+            content = signed(changed, tensors, sandbox)
+        except (ValueError, UnicodeEncodeError):  # what no JSON can hold
+            return
+        _, model = read_all(sandbox, content)
+        if model is not None:
+            labels = torch.zeros(2, dtype=torch.long) if model.classes else None
+            with torch.no_grad():
+                v = model.velocity(torch.zeros(2, *model.shape, dtype=torch.float64), 0.5 * model.flow.horizon, labels)
+            assert v.shape == (2, *model.shape)
+
+    run()
+
+
+def test_hostile_headers(sandbox, sound):
+    """Types, shapes, offsets and names of tensors are others, and the length of the header is right."""
+    replaced = st.one_of(json_values, st.sampled_from([*NUMBERS, "F64", "BF16", "F4", "U8", [2**62], [0, 2**62]]))
+
+    @fuzzed
+    @given(st.data())
+    def run(choices):
+        content, tensors, metadata = choices.draw(st.sampled_from(sound[:1] * 3 + sound[1:]))
+        length = int.from_bytes(content[:8], "little")
+        text = json.dumps(choices.draw(altered(json.loads(content[8 : 8 + length]), replaced))).encode()
+        found, _ = read_all(sandbox, len(text).to_bytes(8, "little") + text + content[8 + length :])
+        assert found is None or (found[1] == metadata and equal(found[0], tensors))
+
+    run()
+
+
+@fuzzed
+@given(content=st.binary(max_size=300), length=st.sampled_from([None, *NUMBERS]))
+def test_any_bytes_at_all(sandbox, content, length):
+    content = content if length is None else length.to_bytes(8, "little") + content
+    assert read_all(sandbox, content) == (None, None)
+
+
+IDENTITY = {"spec": DESCRIPTIONS[0]["spec"], "seed": 0}
+PROGRESS = {"step": 7, "window": [0.5, 0.25], "history": [{"kimg": 1.0, "loss": 0.5}]}
+
+
+def training():
+    """A network, its average and an optimiser after one step."""
+    torch.manual_seed(0)
+    network = models.build(DESCRIPTIONS[0]["spec"], DESCRIPTIONS[0]["resolved"]).network
+    optimiser = torch.optim.Adam(network.parameters())
+    network(torch.ones(2, 2), torch.zeros(2)).sum().backward()
+    optimiser.step()
+    return network, copy.deepcopy(network), optimiser
+
+
+def test_spoilt_training_states(sandbox):
+    state = StateFolder(sandbox / "run", IDENTITY)
+    state.save(*training(), PROGRESS)
+    path = state.folder / "state.safetensors"
+    content = path.read_bytes()
+
+    @fuzzed
+    @given(spoilt([content]))
+    def run(changed):
+        path.write_bytes(changed)
+        resumed = accepted(lambda: state.load(*training()))
+        assert resumed in (None, PROGRESS)
+
+    run()
+    path.write_bytes(content)
+    assert state.load(*training()) == PROGRESS
+
+
+def test_hostile_training_states(sandbox):
+    """With a right checksum, whatever else they say: a state of another identity is refused."""
+    state = StateFolder(sandbox / "run", IDENTITY)
+    parts = training()
+    state.save(*parts, PROGRESS)
+    path = state.folder / "state.safetensors"
+    tensors, metadata = load_tensors(path)
+
+    @fuzzed
+    @given(altered(metadata, json_values), st.sampled_from([None, *tensors]))
+    def run(changed, left_out):
+        try:
+            save_tensors(path, {name: tensor for name, tensor in tensors.items() if name != left_out}, changed)
+        except (ValueError, UnicodeEncodeError):
+            return
+        resumed = accepted(lambda: state.load(*training()))
+        assert resumed is None or changed["identity"] == IDENTITY
+
+    run()
+
+
+def test_the_sound_checkpoints_are_read(sandbox, sound):
+    for content, tensors, metadata in sound:
+        found, model = read_all(sandbox, content)
+        assert found[1] == metadata
+        assert equal(found[0], tensors)
+        assert equal(model.network.state_dict(), tensors)
