@@ -1,11 +1,20 @@
 """Publishing: complete, and twice the same as once."""
 
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import mlflow
 import pytest
+import torch
 
 from hamflow.errors import CheckpointError, DataError
-from hamflow.files import read_json
+from hamflow.files import load_metadata, read_json, save_tensors, sha256_of, write_json
 from hamflow.tracking import publish, read_jsonl, run_key
 from hamflow.tracking.store import TrackingError, connect, experiment_id, find_run, find_runs
+
+PARENT = "mlflow.parentRunId"
 
 
 @pytest.fixture
@@ -17,20 +26,38 @@ def uri(store) -> str:
     return f"sqlite:///{store}"
 
 
+def publish_to(store, preset):
+    return publish(preset.results, preset.checkpoints, uri(store), "test", preset.data)
+
+
+def runs_of(store) -> dict[str, object]:
+    """Every published run by its name."""
+    client = connect(uri(store))
+    runs = find_runs(client, experiment_id(client, uri(store), "test")).values()
+    return {run.info.run_name: run for run in runs}
+
+
 def history(client, run, name) -> list[tuple[int, float]]:
     return sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name))
 
 
+def retrain(preset, place: str) -> Path:
+    """Replace a checkpoint by one of other weights."""
+    model = preset.checkpoints / place / "model.safetensors"
+    save_tensors(model, {"weight": torch.full((3,), -1.0)}, load_metadata(model))
+    return model
+
+
 def test_a_run_holds_the_curve_the_metrics_the_parameters_and_the_provenance(preset, store, spec):
-    results, checkpoints = preset
-    publish(results, checkpoints, uri(store), "test")
+    publish_to(store, preset)
     client = connect(uri(store))
     key = run_key("toy", "digits", "edm", 1, spec("edm"))
     run = find_run(client, experiment_id(client, uri(store), "test"), key)
 
-    curve = [(1000 * r["kimg"], r["loss"]) for r in read_jsonl(checkpoints / "digits/edm/seed1/train.jsonl")]
-    assert history(client, run, "train/loss") == curve
-    files = (results / "metrics/digits/edm/seed1").glob("*.json")
+    lines = read_jsonl(preset.checkpoints / "digits/edm/seed1/train.jsonl")
+    for name in ("loss", "learning_rate", "images_per_second"):
+        assert history(client, run, f"train/{name}") == [(1000 * line["kimg"], line[name]) for line in lines]
+    files = (preset.results / "values/digits/edm/seed1").glob("*.json")
     finals = sorted((r["nfe"], r["metrics"]["fd_enlite0"]["value"]) for r in map(read_json, files))
     assert history(client, run, "fd_enlite0/heun") == finals
     assert run.data.params == {
@@ -43,71 +70,195 @@ def test_a_run_holds_the_curve_the_metrics_the_parameters_and_the_provenance(pre
     }
     assert run.data.tags["hamflow.seed"] == "1"
     assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
+    assert run.data.tags["hamflow.wall_seconds"] == "12.5"
     assert run.info.status == "FINISHED"
 
 
-def test_one_run_for_each_model_below_a_parent_with_the_artefacts(preset, store):
-    summary = publish(*preset, uri(store), "test")
-    client = connect(uri(store))
-    runs = find_runs(client, experiment_id(client, uri(store), "test")).values()
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert sorted(run.info.run_name for run in runs) == [
-        "digits/data/seed0",
-        "digits/edm/seed0",
-        "digits/edm/seed1",
-        "digits/oscillation/seed0",
-        "digits/oscillation/seed1",
-        "toy",
-    ]
+def test_runs_stand_below_their_method_their_data_set_and_their_preset(preset, store):
+    summary = publish_to(store, preset)
+    runs = runs_of(store)
+    names = {run.info.run_id: name for name, run in runs.items()}
+    above = {name: names.get(run.data.tags.get(PARENT)) for name, run in runs.items()}
+    assert above == {
+        "toy": None,
+        "digits": "toy",
+        "data": "digits",
+        "edm": "digits",
+        "oscillation": "digits",
+        "digits/data/seed0": "data",
+        "digits/edm/seed0": "edm",
+        "digits/edm/seed1": "edm",
+        "digits/oscillation/seed0": "oscillation",
+        "digits/oscillation/seed1": "oscillation",
+    }
     assert summary.created == len(runs)
-    assert [run.info.run_name for run in parents] == ["toy"]
-    assert [file.path for file in client.list_artifacts(parents[0].info.run_id, "tables")] == ["tables/table1.csv"]
+
+
+def test_the_preset_has_the_table_the_figures_and_the_experiments(preset, store):
+    publish_to(store, preset)
+    client, run = connect(uri(store)), runs_of(store)["toy"]
+    paths = [file.path for folder in ("tables", "figures", "score") for file in client.list_artifacts(run.info.run_id, folder)]
+    assert paths == ["tables/table1.csv", "figures/nfe.png", "score/mixture.json"]
+
+
+def test_a_run_names_its_data_set_by_digest_schema_and_profile(preset, store):
+    publish_to(store, preset)
+    runs = runs_of(store)
+    sha256 = sha256_of(preset.data / "digits/dataset.json")
+    for name, context in (("digits/edm/seed0", "training"), ("digits/data/seed0", "evaluation")):
+        (one,) = runs[name].inputs.dataset_inputs
+        assert {tag.key: tag.value for tag in one.tags} == {"mlflow.data.context": context}
+        assert (one.dataset.name, one.dataset.digest) == ("digits", sha256[:36])
+        assert json.loads(one.dataset.profile)["sha256"] == sha256
+        source = mlflow.data.get_source(one)  # what MLflow itself understands of it
+        assert source.to_dict() == {"uri": "data/digits"}
+        (tensor,) = json.loads(json.loads(one.dataset.schema)["mlflow_tensorspec"]["features"])
+        assert tensor["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 8, 8, 1]}
+
+
+def test_data_that_are_not_those_of_the_run_do_not_describe_it(preset, store):
+    sha256 = sha256_of(preset.data / "digits/dataset.json")
+    write_json(preset.data / "digits/dataset.json", read_json(preset.data / "digits/dataset.json") | {"count": 7})
+    publish_to(store, preset)
+    (one,) = runs_of(store)["digits/edm/seed0"].inputs.dataset_inputs
+    assert (one.dataset.digest, one.dataset.profile) == (sha256[:36], None)
+
+
+def test_each_checkpoint_is_a_version_of_a_registered_model(preset, store, monkeypatch):
+    publish_to(store, preset)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(store))
+    versions = connect(uri(store)).search_model_versions("name = 'hamflow-toy-digits-edm'")
+    assert {version.tags["hamflow.seed"] for version in versions} == {"0", "1"}
+    for version in versions:
+        name = f"digits/edm/seed{version.tags['hamflow.seed']}"
+        model = preset.checkpoints / name / "model.safetensors"
+        assert version.tags["hamflow.checkpoint_sha256"] == sha256_of(model)
+        assert version.run_id == runs_of(store)[name].info.run_id
+        folder = mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}")
+        assert (Path(folder) / "model.safetensors").read_bytes() == model.read_bytes()
+
+
+def test_other_weights_are_the_next_version_and_leave_the_earlier_one_alone(preset, store):
+    publish_to(store, preset)
+    client = connect(uri(store))
+    before = client.search_model_versions("name = 'hamflow-toy-digits-edm'")
+    model = retrain(preset, "digits/edm/seed0")
+    summary = publish_to(store, preset)
+    after = client.search_model_versions("name = 'hamflow-toy-digits-edm'")
+    assert (summary.created, summary.completed) == (0, 1)
+    (new,) = {version.version for version in after} - {version.version for version in before}
+    assert int(new) == 1 + max(int(version.version) for version in before)
+    newest = next(version for version in after if version.version == new)
+    assert newest.tags["hamflow.checkpoint_sha256"] == sha256_of(model)
+    assert len(client.list_artifacts(newest.run_id, "checkpoints")) == 2
 
 
 def test_publishing_twice_changes_nothing(preset, store, rows):
-    tables = ("experiments", "runs", "metrics", "params", "tags")
-    first = publish(*preset, uri(store), "test")
+    with sqlite3.connect(store) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    first = publish_to(store, preset)
     before = {table: rows(table) for table in tables}
-    second = publish(*preset, uri(store), "test")
+    assert before["inputs"]
+    assert before["model_versions"]
+    second = publish_to(store, preset)
     assert {table: rows(table) for table in tables} == before
     assert (second.created, second.completed, second.points) == (0, 0, 0)
     assert second.unchanged == first.created
     assert len(before["metrics"]) == first.points
 
 
+def test_what_differs_between_equal_runs_is_told_once_and_repeats_nothing(preset, store, make_preset, tmp_path, rows):
+    """A machine that has only what DVC fetched, and one that ran it all again, find everything there."""
+    publish_to(store, preset)
+    before = rows("metrics"), rows("tags")
+    fetched = make_preset(tmp_path / "fetched")
+    for path in [*fetched.checkpoints.rglob("run.json"), *fetched.checkpoints.rglob("train.jsonl")]:
+        path.unlink()
+    shutil.rmtree(fetched.results / "metrics")
+    repeated = make_preset(tmp_path / "repeated")
+    for path in repeated.checkpoints.rglob("run.json"):
+        write_json(path, {"git_commit": "1" * 40, "git_dirty": True, "wall_seconds": 99.0})
+    for other in (fetched, repeated):
+        assert publish_to(store, other).unchanged == 10
+    assert (rows("metrics"), rows("tags")) == before
+
+
+def test_what_was_fetched_is_published_without_it_and_completed_by_who_ran_it(preset, store, make_preset, tmp_path):
+    fetched = make_preset(tmp_path / "fetched")
+    for path in [*fetched.checkpoints.rglob("run.json"), *fetched.checkpoints.rglob("train.jsonl")]:
+        path.unlink()
+    shutil.rmtree(fetched.results / "metrics")
+    first = publish_to(store, fetched)
+    client = connect(uri(store))
+    run = runs_of(store)["digits/edm/seed0"]
+    assert len(history(client, run, "train/loss")) == 5
+    assert "mlflow.source.git.commit" not in run.data.tags
+    second = publish_to(store, preset)
+    run = runs_of(store)["digits/edm/seed0"]
+    assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
+    assert len(history(client, run, "train/images_per_second")) == 5
+    assert len(history(client, run, "train/loss")) == 5
+    assert second.created == 0
+    assert second.points == 5 * 4  # the speeds of four models
+    assert first.points > second.points
+
+
+def test_numbers_come_from_values_where_metrics_are_of_an_earlier_run(preset, store):
+    place = "digits/edm/seed0/heun-nfe5.json"
+    stale = read_json(preset.results / "metrics" / place)
+    stale["metrics"]["fd_enlite0"]["value"] = 1e9
+    write_json(preset.results / "metrics" / place, stale)
+    publish_to(store, preset)
+    value = read_json(preset.results / "values" / place)["metrics"]["fd_enlite0"]["value"]
+    points = history(connect(uri(store)), runs_of(store)["digits/edm/seed0"], "fd_enlite0/heun")
+    assert dict(points)[5] == value
+
+
 def test_a_new_metric_adds_its_points_alone(preset, store, rows):
-    results, checkpoints = preset
-    first = publish(results, checkpoints, uri(store), "test")
-    folder = results / "metrics/digits/edm/seed0"
+    first = publish_to(store, preset)
+    folder = preset.results / "values/digits/edm/seed0"
     (folder / "heun-nfe9.json").write_text((folder / "heun-nfe5.json").read_text().replace('"nfe": 5', '"nfe": 9'))
-    second = publish(results, checkpoints, uri(store), "test")
+    second = publish_to(store, preset)
     assert (second.created, second.completed, second.points) == (0, 1, 1)
     assert len(rows("metrics")) == first.points + 1
 
 
+def test_a_new_figure_changes_the_run_of_the_preset_alone(preset, store):
+    publish_to(store, preset)
+    (preset.results / "figures/training.png").write_text("new")
+    summary = publish_to(store, preset)
+    assert (summary.created, summary.completed, summary.points) == (0, 1, 0)
+    artefacts = connect(uri(store)).list_artifacts(runs_of(store)["toy"].info.run_id, "figures")
+    assert [file.path for file in artefacts] == ["figures/nfe.png", "figures/training.png"]
+
+
 def test_the_environment_overrides_the_store(preset, store, tmp_path, monkeypatch, rows):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(store))
-    publish(*preset, f"sqlite:///{tmp_path}/other.db", "test")
+    publish(preset.results, preset.checkpoints, f"sqlite:///{tmp_path}/other.db", "test")
     assert rows("metrics")
     assert not (tmp_path / "other.db").exists()
 
 
 def test_a_run_without_its_checkpoint_is_left_out_and_named(preset, store):
-    results, checkpoints = preset
-    (checkpoints / "digits/edm/seed0/model.safetensors").unlink()
-    summary = publish(results, checkpoints, uri(store), "test")
+    (preset.checkpoints / "digits/edm/seed0/model.safetensors").unlink()
+    summary = publish_to(store, preset)
     assert summary.missing == ["digits/edm/seed0"]
     assert "digits/edm/seed0" in str(summary)
 
 
-def test_an_empty_preset_a_file_store_and_a_truncated_checkpoint_are_explained(preset, store, tmp_path, rows):
-    results, checkpoints = preset
+def test_an_empty_preset_a_file_store_and_files_that_are_not_ours_are_explained(preset, store, tmp_path, rows):
     with pytest.raises(DataError, match="nothing to publish"):
         publish(tmp_path / "none", tmp_path / "none", uri(store), "test")
     with pytest.raises(TrackingError, match="file store"):
-        publish(results, checkpoints, str(tmp_path / "mlruns"), "test")
-    model = checkpoints / "digits/edm/seed0/model.safetensors"
+        publish(preset.results, preset.checkpoints, str(tmp_path / "mlruns"), "test")
+    bad = preset.results / "values/digits/edm/seed0/heun-nfe5.json"
+    good = bad.read_text()
+    bad.write_text('{"metrics": 3}')
+    with pytest.raises(DataError, match="heun-nfe5"):
+        publish_to(store, preset)
+    bad.write_text(good)
+    model = preset.checkpoints / "digits/edm/seed0/model.safetensors"
     model.write_bytes(model.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="seed0"):
-        publish(results, checkpoints, uri(store), "test")
+        publish_to(store, preset)
     assert not rows("metrics")

@@ -18,6 +18,7 @@ def add_arguments(subparsers) -> None:
     )
     parser.add_argument("--results", "--preset-results", dest="results", type=Path, metavar="DIR", help="results/<preset>")
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="checkpoints/<preset>")
+    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the data sets (default data)")
     parser.add_argument(
         "--uri",
         default=DEFAULT_URI,
@@ -42,4 +43,4 @@ def run(args: argparse.Namespace) -> None:
             "`hamflow publish` needs --results and --checkpoints (or --init alone)",
             fix="hamflow publish --results results/quickstart --checkpoints checkpoints/quickstart",
         )
-    print(f"MLflow: {publish(args.results, args.checkpoints, args.uri, args.experiment)}")
+    print(f"MLflow: {publish(args.results, args.checkpoints, args.uri, args.experiment, args.data)}")

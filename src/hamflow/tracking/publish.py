@@ -1,8 +1,8 @@
 """Back-fill MLflow from the files of a preset, any number of times, without repeating anything."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hamflow.errors import DataError
 from hamflow.files import fingerprint, sha256_of
@@ -11,7 +11,7 @@ from hamflow.tracking.gather import Run, gather
 from hamflow.tracking.records import KEY_TAG
 
 CONTENT_TAG = "hamflow.published"  # fingerprint of what was published last: a run whose content is equal is skipped
-ARTEFACTS = ("tables", "figures")
+ARTEFACTS = {"tables": "tables", "figures": "figures", "score/values": "score"}  # folder of the preset: of the artefacts
 
 
 @dataclass
@@ -34,24 +34,26 @@ class Summary:
         return text
 
 
-def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: str) -> Summary:
-    """One MLflow run for each (preset, dataset, method, seed), below a parent run with tables and figures.
+def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: str, data: str | Path = "data") -> Summary:
+    """One MLflow run for each (preset, dataset, method, seed), below runs for the method, the data set and the preset.
 
     A run is found by its key, so that publishing again changes nothing, and runs that were streamed in part
     are completed: parameters from the training spec, curves at step = images seen, metrics as
-    `<metric>/<sampler>` at step = NFE, provenance as tags. An absent SQLite store is created.
+    `<metric>/<sampler>` at step = NFE, provenance as tags, the data set as an input, the checkpoint as a version of a
+    registered model. The preset's run has the tables and figures. An absent SQLite store is created.
 
     Args:
         results: results/<preset>; the folder's name is the preset.
         checkpoints: checkpoints/<preset>.
         uri: MLflow's store; MLFLOW_TRACKING_URI overrides it.
         experiment: MLflow's experiment.
+        data: the folder of the data sets.
     Raises:
-        TrackingError: no MLflow, or a store that refuses.
+        TrackingError: no MLflow, or a store that is away or refuses.
         CheckpointError, DataError: a file that cannot be read; nothing to publish.
     """
     results, uri = Path(results), store.require_usable(uri)
-    runs, missing = gather(results, Path(checkpoints))
+    runs, missing = gather(results, Path(checkpoints), Path(data))
     if not runs:
         raise DataError(
             f"there is nothing to publish: no checkpoints in {checkpoints} and no bound in {results}",
@@ -59,7 +61,11 @@ def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: 
         )
     store.init_store(uri, experiment)
     with store.locked(uri), store.explained(uri):
-        return _Publication(uri, experiment, missing).write(results, runs)
+        publication = _Publication(uri, experiment, missing)
+        publication.write_preset(results)
+        for run in runs:
+            publication.write(run)
+        return publication.summary
 
 
 class _Publication:
@@ -70,22 +76,28 @@ class _Publication:
         self.experiment = store.experiment_id(self.client, uri, experiment)
         self.existing = store.find_runs(self.client, self.experiment)
         self.summary = Summary(missing=missing)
+        self._ids: dict[tuple[str, ...], str] = {}  # of the runs under which others stand, by place
 
-    def write(self, results: Path, runs: list[Run]) -> Summary:
-        files = [path for folder in ARTEFACTS for path in sorted((results / folder).glob("*")) if path.is_file()]
-        hashes = {f"{path.parent.name}/{path.name}": sha256_of(path) for path in files}
-        tags = {"hamflow.preset": results.name, "hamflow.artefacts": fingerprint(hashes)}
-        parent = Run(fingerprint({"preset": results.name, "parent": True}), results.name, {}, tags)
-        parent_id = self._upsert(parent, files)
-        for run in runs:
-            run.tags["mlflow.parentRunId"] = parent_id
-            self._upsert(run)
-        return self.summary
+    def write_preset(self, results: Path) -> None:
+        """The run of the whole preset, with its tables and figures."""
+        folders = [(results / folder, name) for folder, name in ARTEFACTS.items()]
+        files = [(path, name) for folder, name in folders for path in sorted(folder.glob("*")) if path.is_file()]
+        run = Run.group(results.name)
+        run.tags["hamflow.artefacts"] = fingerprint({f"{name}/{path.name}": sha256_of(path) for path, name in files})
+        self._ids[run.place] = self._upsert(run, files)
 
-    def _upsert(self, run: Run, files: Sequence[Path] = ()) -> str:
-        """Create the run if absent; unless its content is there already, give it all. Returns its id."""
+    def write(self, run: Run) -> str:
+        """A run, and before it those under which it stands. Returns its id."""
+        above = run.place[:-1]
+        if above not in self._ids:
+            self._ids[above] = self.write(Run.group(*above))
+        run.tags["mlflow.parentRunId"] = self._ids[above]
+        return self._upsert(run)
+
+    def _upsert(self, run: Run, files: list[tuple[Path, str]] | None = None) -> str:
+        """Create the run if absent; unless it is complete already, give it all. Returns its id."""
         found = self.existing.get(run.key)
-        if found is not None and found.data.tags.get(CONTENT_TAG) == run.content:
+        if found is not None and _is_complete(found, run):
             self.summary.unchanged += 1
             return found.info.run_id
         if found is None:
@@ -94,13 +106,31 @@ class _Publication:
         else:
             self.summary.completed += 1
         run_id = found.info.run_id
-        for path in files:
-            self.client.log_artifact(run_id, str(path), path.parent.name)
-        known = store.known_points(self.client, found, {point.name for point in run.points})
-        new = [point for point in run.points if point not in known]
+        for path, folder in files or []:
+            self.client.log_artifact(run_id, str(path), folder)
+        self._link(run_id, run)
+        points = run.points + run.told_points
+        known = store.known_points(self.client, found, {point.name for point in points})
+        new = [point for point in points if point not in known]
         # The content tag comes with the last points: a publication that is cut short is taken up again.
-        store.write(self.client, run_id, new, run.params, run.tags | {CONTENT_TAG: run.content})
+        store.write(self.client, run_id, new, run.params, run.tags | run.told | {CONTENT_TAG: run.content})
         self.summary.points += len(new)
         if found.info.status != "FINISHED":
             self.client.set_terminated(run_id)
         return run_id
+
+    def _link(self, run_id: str, run: Run) -> None:
+        """The data set that went in, and the checkpoint that came out."""
+        if run.data is not None:
+            store.log_data(self.client, run_id, run.data)
+        if run.checkpoint is not None:
+            name = "-".join(("hamflow", *run.place[:-1]))
+            tags = {"hamflow.seed": run.tags["hamflow.seed"]}
+            store.register_checkpoint(self.client, run_id, name, run.checkpoint.path, run.checkpoint.sha256, tags)
+
+
+def _is_complete(found: Any, run: Run) -> bool:
+    """Whether a run in the store has all of this one. What differs between equal runs counts as there by its name."""
+    tags, metrics = found.data.tags, found.data.metrics
+    names = {point.name for point in run.told_points}
+    return tags.get(CONTENT_TAG) == run.content and run.told.keys() <= tags.keys() and names <= metrics.keys()

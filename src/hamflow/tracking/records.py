@@ -1,5 +1,6 @@
-"""What a run is to MLflow: its key, its parameters, and its metrics as points (name, value, step)."""
+"""What a run is to MLflow: its key, its parameters, its metrics as points (name, value, step), its data set."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from hamflow.files import canonical_json, fingerprint
 FORBIDDEN = re.compile(r"[^\w./ :-]")  # characters that MLflow refuses in the name of a metric
 KEY_TAG = "hamflow.key"  # by this tag a run is found again
 LONGEST_VALUE = 5000  # characters; MLflow refuses parameters and tags that are much longer
+LONGEST_DIGEST = 36  # characters of a data set's digest; MLflow's limit
+LEVELS = ("preset", "dataset", "method", "seed")  # of the nesting
 
 
 class Point(NamedTuple):
@@ -20,9 +23,26 @@ class Point(NamedTuple):
     step: int
 
 
+class DataInput(NamedTuple):
+    """A data set as MLflow's `mlflow.data` has it; `context` says what the run used it for."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    context: str
+
+
 def run_key(preset: str, dataset: str, method: str, seed: int, spec: Mapping[str, Any] | None) -> str:
     """The name of a run that anyone can compute: equal runs have equal keys. `spec` is the training spec."""
     return fingerprint({"preset": preset, "dataset": dataset, "method": method, "seed": seed, "spec": spec})
+
+
+def group_key(*place: str) -> str:
+    """The key of the run under which others stand: of a preset, a data set of it, or a method on that."""
+    return fingerprint({"group": place})
 
 
 def run_name(dataset: str, method: str, seed: int) -> str:
@@ -30,10 +50,9 @@ def run_name(dataset: str, method: str, seed: int) -> str:
     return f"{dataset}/{method}/seed{seed}"
 
 
-def identity_tags(preset: str, dataset: str, method: str, seed: int) -> dict[str, str]:
-    """The tags by which runs are filtered and grouped."""
-    values = {"preset": preset, "dataset": dataset, "method": method, "seed": str(seed)}
-    return {f"hamflow.{name}": value for name, value in values.items()}
+def identity_tags(*place: str | int) -> dict[str, str]:
+    """The tags by which runs are filtered and grouped: of (preset, dataset, method, seed) or the first of them."""
+    return {f"hamflow.{level}": str(value) for level, value in zip(LEVELS, place, strict=False)}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -61,6 +80,32 @@ def metric_points(result: Mapping[str, Any]) -> Iterator[Point]:
     for name, metric in result["metrics"].items():
         if _is_number(metric["value"]):
             yield Point(f"{FORBIDDEN.sub('_', name)}/{result['sampler']}", float(metric["value"]), round(result["nfe"]))
+
+
+def data_input(name: str, sha256: str, manifest: Mapping[str, Any] | None, context: str) -> DataInput:
+    """A prepared data set, without loading it.
+
+    Args:
+        name: its key in params.yaml.
+        sha256: of its dataset.json, which stands for every byte of it.
+        manifest: the content of dataset.json, or None where it is not at hand.
+        context: "training" or "evaluation".
+    """
+    source = canonical_json({"uri": f"data/{name}"})
+    schema = profile = None
+    if manifest is not None:
+        facts = {key: manifest[key] for key in ("kind", "count", "classes", "split", "licence", "origin", "sigma_data")}
+        profile = canonical_json(facts | {"sha256": sha256})
+        schema = canonical_json({"mlflow_tensorspec": {"features": json.dumps([_stored(manifest)]), "targets": None}})
+    return DataInput(name, sha256[:LONGEST_DIGEST], "local", source, schema, profile, context)
+
+
+def _stored(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """MLflow's description of the array as it lies on the disk: uint8 [N, H, W, C] or float32 [N, D]."""
+    shape = manifest["shape"]
+    image = manifest["kind"] == "image"
+    stored = {"dtype": "uint8", "shape": [-1, *shape[1:], shape[0]]} if image else {"dtype": "float32", "shape": [-1, *shape]}
+    return {"type": "tensor", "tensor-spec": stored}
 
 
 def _is_number(value: Any) -> bool:

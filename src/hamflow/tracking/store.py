@@ -1,21 +1,38 @@
-"""MLflow's store: where it is, creating it once, and the few calls made to it."""
+"""MLflow's store: where it is, whether it answers, creating it once, and the few calls made to it."""
 
 import importlib.util
 import logging
 import os
+import socket
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hamflow.errors import UserError
-from hamflow.tracking.records import KEY_TAG, Point
+from hamflow.tracking.records import KEY_TAG, DataInput, Point
 
 POINTS_A_BATCH = 1000  # MLflow's limit
 LOCK_SECONDS = 60
+ANSWER_SECONDS = 5.0  # in which a store must answer at first
 SQLITE = "sqlite:///"
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages show runs first, not chats
+NOTHING_LOST = "nothing is lost: the JSONL and JSON files are the truth"
+SHA256_TAG = "hamflow.checkpoint_sha256"
+CHECKPOINTS = "checkpoints"  # folder of a run's artefacts
+
+# MLflow's own defaults wait up to 120 s for an answer and ask eight times, and print a line for every run that ends.
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a job calls nobody but its store
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 class TrackingError(UserError):
@@ -46,6 +63,48 @@ def why_unavailable(uri: str) -> str:
     return f"there is no store {path} (`hamflow publish --init` creates it)"
 
 
+def why_away(uri: str) -> str:
+    """Why the store gives no answer, in words, found within seconds; empty if it does.
+
+    MLflow itself would ask a server that is away for minutes. Its import alone takes seconds, and is not needed here.
+    """
+    address, path = urlsplit(uri), sqlite_path(uri)
+    try:
+        if path is not None:
+            file = f"{path.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(file, ANSWER_SECONDS, uri=True)) as database:
+                database.execute("BEGIN IMMEDIATE")
+        elif address.scheme in ("http", "https"):
+            _ask(uri)
+        elif address.hostname:
+            port = address.port or PORTS.get(address.scheme.partition("+")[0], 0)
+            socket.create_connection((address.hostname, port), ANSWER_SECONDS).close()
+    except (OSError, sqlite3.Error, ValueError) as error:
+        return f"{shown(uri)} does not answer: {first_line(error)}"
+    return ""
+
+
+def _ask(uri: str) -> None:
+    """Get any answer from a server, 404 and 401 included. Raises OSError if there is none."""
+    import requests  # comes with MLflow, and finds proxies and certificates as it does
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, stream=True).close()
+    except requests.exceptions.SSLError:
+        return  # an answer; what is wrong with it, MLflow will say
+
+
+def shown(uri: str) -> str:
+    """The address of a store without the password in it."""
+    address = urlsplit(uri)
+    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, None for any other."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
@@ -61,6 +120,7 @@ def init_store(uri: str, experiment: str = "") -> None:
         TrackingError: no uri, a file store, no MLflow, or a store that cannot be reached.
     """
     uri = require_usable(uri)
+    require_answer(uri)
     path = sqlite_path(uri)
     with locked(uri), explained(uri):
         if path is not None and not path.exists():
@@ -84,6 +144,13 @@ def require_usable(uri: str) -> str:
             "to sqlite:///mlflow.db or a server's http address",
         )
     return uri
+
+
+def require_answer(uri: str) -> None:
+    """Raises TrackingError where `why_away` has a reason. An SQLite store that is not there yet is none."""
+    path = sqlite_path(uri)
+    if (path is None or path.exists()) and (reason := why_away(uri)):
+        raise TrackingError(reason, why=NOTHING_LOST, fix="start it, or wait until it is free, then `hamflow publish` again")
 
 
 @contextmanager
@@ -118,17 +185,17 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise TrackingError(
-            f"MLflow's store {uri} refused: {first_line}",
-            why="nothing is lost: the JSONL and JSON files are the truth",
+            f"MLflow's store {shown(uri)} refused: {first_line(error)}",
+            why=NOTHING_LOST,
             fix="see that the store is there and not locked, then `hamflow publish` again",
         ) from error
 
 
 def connect(uri: str) -> Any:
     """An MlflowClient; imports MLflow, which takes seconds."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a job calls nobody but its store
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -146,7 +213,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
         path = sqlite_path(uri)
         root = None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
         try:
-            return client.create_experiment(name, artifact_location=root)
+            return client.create_experiment(name, artifact_location=root, tags=EXPERIMENT_TAGS)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -203,3 +270,37 @@ def write(
         params=[Param(name, value) for name, value in (params or {}).items()],
         tags=[RunTag(name, value) for name, value in (tags or {}).items()],
     )
+
+
+def log_data(client: Any, run_id: str, data: DataInput) -> None:
+    """Name a data set as an input of a run; a second time changes nothing."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    dataset = Dataset(data.name, data.digest, data.source_type, data.source, data.schema, data.profile)
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, data.context)])])
+
+
+def register_checkpoint(client: Any, run_id: str, model: str, path: Path, sha256: str, tags: Mapping[str, str]) -> None:
+    """Make a file of weights an artefact of its run, and the next version of a registered model.
+
+    Its folder is named by its sha256: weights that replace it later leave the earlier version's artefact alone. A run
+    that has a version of this sha256 gets no other.
+
+    Args:
+        model: name of the registered model, made if absent.
+        tags: of the version, besides the sha256.
+    """
+    from mlflow.exceptions import MlflowException
+
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    if any(version.name == model and version.tags.get(SHA256_TAG) == sha256 for version in versions):
+        return
+    folder = f"{CHECKPOINTS}/{sha256[:12]}"
+    client.log_artifact(run_id, str(path), folder)
+    try:
+        client.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    client.create_model_version(model, f"runs:/{run_id}/{folder}", run_id, tags={SHA256_TAG: sha256, **tags})
