@@ -69,7 +69,7 @@ def test_an_experiment_with_a_changed_parameter_runs_its_jobs_alone(pulled):
     changed = {path.parts[-3] for path, content in before.items() if path.read_bytes() != content}
     assert changed == {"edm"}
     difference = json.loads(pulled.command("dvc", "metrics", "diff", "--json").stdout)
-    moved = {name.split(".")[1] for entry in difference.values() for name in entry["data"]}
+    moved = {name.split(".")[1] for entry in difference.values() for name in entry}
     assert moved == {"edm"}
 
 

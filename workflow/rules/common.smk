@@ -43,7 +43,7 @@ def typed(value):
         return {key: typed(nested) for key, nested in value.items()}
     if isinstance(value, list):
         return [typed(nested) for nested in value]
-    return yaml.safe_load(value) if isinstance(value, str) else value
+    return yaml.safe_load(value) if isinstance(value, str) and value else value  # an empty text is one
 
 
 def refuse_changed_data(config):
