@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import Workflow, copy_tree
+from workflows import Workflow, copy_tree
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
