@@ -1,6 +1,7 @@
 """The estimators of the discrepancy against closed forms, in units of their own standard errors."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -13,9 +14,20 @@ from hamflow.score.discrepancy import average_weights
 from hamflow.score.estimators.partition import equal_cells
 
 EVERY = ["binned", "critic", "features", "neighbours"]
-FAST = {"critic": {"critic_steps": 300, "critic_batch": 128}}
+FAST = {"critic": {"critic_steps": 150, "critic_batch": 128}}
 TOYS = [(1.0, 0.5), (0.8, 2.0), (1.2, 0.0), (1.0, -1.0)]  # (s, a): soft, stiff, free, unstable
 TIMES = (0.2, 0.4, 0.6)
+
+
+def joint(z):
+    """Whether so many independent comparisons hold together: their chi-square, and how many lie within two standard errors.
+
+    Each of many right numbers is within two of its standard errors with probability .954, so that all of them cannot be.
+    """
+    z = np.asarray(z)
+    within = int((np.abs(z) < 2).sum())
+    chi_square = stats.chi2.sf((z**2).sum(), len(z)) > 0.01
+    return bool(chi_square and within >= stats.binom.ppf(0.01, len(z), 0.954))
 
 
 def limit(comparisons):
@@ -25,19 +37,28 @@ def limit(comparisons):
 
 
 @functools.cache
-def toy_discrepancy(estimator, s, a, seed=0, n=10_000):
+def toy_discrepancy(estimator, s, a, seed=0, n=10_000, times=TIMES):
     x = s * torch.from_numpy(np.random.default_rng(100 + seed).standard_normal((n, 1)))
-    options = FAST.get(estimator, {})
-    return hamiltonian_score_discrepancy(lambda y, t: -a * y, x, TIMES, estimator=estimator, seed=seed, steps=12, **options)
+    options = {"steps": 12, "single_time": True, **FAST.get(estimator, {})}
+    return hamiltonian_score_discrepancy(lambda y, t: -a * y, x, times, estimator=estimator, seed=seed, **options)
 
 
 @pytest.mark.parametrize("estimator", EVERY)
 def test_gaussian_closed_form_within_two_standard_errors(estimator):
+    """On the grid of (s, a, t), each point on samples of its own."""
     z = []
-    for s, a in TOYS:
-        found, toy = toy_discrepancy(estimator, s, a), GaussianToy(s, a)
-        z.extend((found.values - toy.discrepancy(TIMES).numpy()) / found.standard_errors)
-    assert np.abs(z).max() < limit(len(z))
+    for seed, ((s, a), t) in enumerate(itertools.product(TOYS, TIMES)):
+        found = toy_discrepancy(estimator, s, a, seed, n=5000, times=(t,))
+        z.append(float((found.values - GaussianToy(s, a).discrepancy((t,)).numpy())[0] / found.standard_errors[0]))
+    assert joint(z), [round(value, 2) for value in z]
+
+
+def test_a_joint_comparison_fails_where_one_number_or_all_are_wrong():
+    z = np.random.default_rng(0).standard_normal((200, 12))
+    rejected = [not joint(row) for row in z]
+    assert np.mean(rejected) < 0.05
+    assert not joint(z[0] + 2)
+    assert not joint([5.0, *z[0][1:]])
 
 
 @pytest.mark.parametrize("estimator", EVERY)

@@ -10,6 +10,7 @@ from hamflow.errors import ConfigurationError
 from hamflow.files import read_json, write_json
 from hamflow.report.score import plot_score, tabulate_comparison
 from hamflow.score.experiments import KINDS, run
+from hamflow.score.experiments.comparison import COSTS
 
 NET = {"kind": "plain", "width": 32, "depth": 2}
 QUICK = {"steps": 20, "batch": 64}
@@ -34,6 +35,7 @@ TINY = {
         "times": 2,
         "evaluation": 500,
         "forms": {"scaled": {}},
+        "costs": {"hsm@form=scaled": 5, "dsm": 1, "ism": 2, "ism@hutchinson": 1.5, "ssm": 1.5},
     },
 }
 
@@ -70,14 +72,17 @@ def test_hamiltonian_gradients_have_the_better_signal_at_low_noise(results):
 def test_comparison_has_every_method_at_both_budgets(results):
     content = read_json(results / "comparison.json")
     rows = {(row["method"], row["budget"]): row for row in content["rows"]}
-    methods = ["hsm@form=scaled", "dsm@sigma=0.3", "ism", "ssm"]
+    methods = ["hsm@form=scaled", "dsm@sigma=0.3", "ism", "ism@hutchinson", "ssm"]
     assert list(rows) == [(method, budget) for method in methods for budget in ("steps", "time")]
     for row in rows.values():
         errors = [one["score_error"] for one in row["runs"]]
         assert row["score_error"]["mean"] == pytest.approx(np.mean(errors))
         assert row["score_error"]["std"] == pytest.approx(np.std(errors, ddof=1))
-    assert rows["dsm@sigma=0.3", "steps"]["steps"] == QUICK["steps"]
-    assert rows["dsm@sigma=0.3", "time"]["steps"] > QUICK["steps"]  # a step without a critic costs less
+    for method, updates in [("hsm@form=scaled", 20), ("dsm@sigma=0.3", 100), ("ism", 50), ("ism@hutchinson", 67), ("ssm", 67)]:
+        assert rows[method, "steps"]["steps"] == QUICK["steps"] == 20
+        assert rows[method, "time"]["steps"] == updates  # 20 updates at a cost of 5 fill the time
+        assert rows[method, "time"]["time"] == pytest.approx(1, abs=0.01)
+    assert content["training"]["cpu_milliseconds_an_update"].keys() == {method for method, _ in rows}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -96,14 +101,16 @@ def test_comparison_table_has_a_line_for_each_row(results, tmp_path):
     assert len((tmp_path / "table.md").read_text().splitlines()) == len(lines) + 1
 
 
-def test_command_line_writes_the_result_and_is_deterministic(results, tmp_path):
-    for name in ("one", "two"):
-        arguments = ["score", "gradients", "--spec", json.dumps(TINY["gradients"]), "--output", str(tmp_path / name)]
-        assert main(arguments) == 0
-    one, two = (read_json(tmp_path / name) for name in ("one", "two"))
-    assert one == two
-    assert one["series"] == read_json(results / "gradients.json")["series"]
-    assert one["provenance"]["packages"]
+@pytest.mark.parametrize("kind", ["comparison", "mixture"])
+def test_command_line_repeats_every_value(results, tmp_path, kind):
+    """These two measure times, which stand in the record's provenance and nowhere else."""
+    files = ["--output", str(tmp_path / "record.json"), "--values", str(tmp_path / "values.json")]
+    assert main(["score", kind, "--spec", json.dumps(TINY[kind]), *files]) == 0
+    record, values, before = (read_json(path) for path in (files[1], files[3], results / f"{kind}.json"))
+    assert record["provenance"]["training"].keys() == before.pop("training").keys()
+    assert record["provenance"]["wall_seconds"] > 0
+    assert not {"training", "wall_seconds"} & values["provenance"].keys()
+    assert {key: value for key, value in values.items() if key != "provenance"} == before
 
 
 @pytest.mark.parametrize(
@@ -113,6 +120,8 @@ def test_command_line_writes_the_result_and_is_deterministic(results, tmp_path):
         ("mixture", {"hamiltonian": {"horizn": 1}}, "horizon"),
         ("mixture", {"mixture": {"weights": [0.5], "means": [[0.0, 0.0]], "sds": [1.0]}}, "mixture"),
         ("comparison", {"seed": 0, "seeeds": 1}, "seeds"),
+        ("comparison", {"costs": {"dsm": 1.0}}, "hsm@form=scaled"),
+        ("comparison", {"costs": {**COSTS, "ssm": 0}}, "ssm"),
     ],
 )
 def test_misspelt_keys_are_refused_with_the_nearest(kind, spec, words):

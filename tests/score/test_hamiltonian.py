@@ -140,6 +140,11 @@ def test_a_diverging_run_stops_with_its_diagnosis_and_keeps_the_last_good_state(
     kept, metadata = load_tensors(state)
     assert metadata["step"] == 2
     assert all(value.isfinite().all() for value in kept.values())
+    cured, whole = learner(plane, SHORT), learner(plane, SHORT)
+    cured.train(state=state)
+    whole.train()
+    for name, tensor in whole.state()[0].items():  # what was kept is as good as never having diverged
+        assert torch.equal(tensor, cured.state()[0][name]), name
 
 
 def test_a_critic_that_leaves_the_numbers_is_named(plane, tmp_path):

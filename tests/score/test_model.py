@@ -6,10 +6,11 @@ import torch
 from scipy import stats
 
 from hamflow import flows, parameterisation
-from hamflow.dynamics import ElasticBox
+from hamflow.dynamics import ElasticBox, simulate
 from hamflow.errors import ConfigurationError
 from hamflow.models import Model
 from hamflow.score import hamiltonian_score_discrepancy, model_discrepancy
+from hamflow.score.discrepancy import average_weights
 from hamflow.score.model import ModelSpec, implied_score, score_discrepancy
 
 SIGMA = 0.5
@@ -57,6 +58,18 @@ def test_short_horizon_gives_the_score_error_in_units_of_sigma(plane, data):
     leading = 0.1**2 / 3 * shift**2 / SIGMA**2
     assert found.times[-1] == pytest.approx(0.1, rel=1e-12)
     assert abs(found.average / leading - 1) < 2 * found.average_standard_error / leading + 0.02  # O(horizon^2)
+
+
+@pytest.mark.parametrize(("scheme", "steps", "bound"), [("mclachlan", 2, 2e-8), ("leapfrog", 3, 2e-4)])
+def test_integration_adds_little_to_the_discrepancy_where_the_data_hardly_vary(scheme, steps, bound):
+    """The smoothed law of one point is N(0, sigma^2): its score moves (x, v) by a matrix M, and D = (M M^T)_xv^2 / (M M^T)_xx
+    is zero for the exact motion. In units of sigma."""
+    x, v = torch.eye(2, dtype=torch.float64)
+    times, values = np.arange(1, steps + 1) / steps, []
+    for t in range(1, steps + 1):
+        x_t, v_t = simulate(lambda y, t: -y, x, v, t / steps, t, scheme)
+        values.append(float((x_t @ v_t) ** 2 / (x_t @ x_t)))
+    assert 0 < average_weights(times) @ np.array(values) < bound
 
 
 def test_units_do_not_matter(plane, data):
@@ -128,6 +141,6 @@ def test_average_needs_no_dimension(plane, data):
     y = data + SIGMA * torch.from_numpy(np.random.default_rng(4).standard_normal(tuple(data.shape)))
     force = lambda x, t: 0.5 * plane.smoothed(SIGMA).score(x)  # noqa: E731
     times = SIGMA * np.arange(1, 5) / 4
-    whole = hamiltonian_score_discrepancy(force, y, times, estimator="features", steps=4)
+    whole = hamiltonian_score_discrepancy(force, y, times, estimator="features", steps=4, scheme="mclachlan")
     each = score_discrepancy(force, y, SIGMA)
     assert each.average == pytest.approx(whole.average / 2, rel=1e-9)

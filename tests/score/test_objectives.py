@@ -163,6 +163,26 @@ def test_hamiltonian_gradient_to_leading_order(theta):
     assert [abs(e) for e in errors[1]] == pytest.approx([0, 0], abs=0.01 * abs(theta - 1))
 
 
+def test_signal_to_noise_of_the_hamiltonian_and_of_the_denoising_gradient():
+    """The numbers of SPEC 1.8 (c): .55 to .71 against .005 to .14, at theta = 1/2."""
+    x, v, w = quadrature(1.0)
+    hsm, dsm = [], []
+    for t in (0.05, 0.2, 0.5, 1.0):
+        slope, time = GaussianToy(1.0, 0.5).slope(t), torch.tensor(t, dtype=torch.float64)
+
+        def loss(p, slope=slope, time=time):
+            return hamiltonian(lambda y, _: -p * y, lambda y, _: slope * y, x, v, time, integration_steps=20)
+
+        mean, std = moments_of_gradient(loss, 0.5, w)
+        hsm.append((mean / (2 * t**2), std / (2 * t**2)))
+    for sigma in (0.01, 0.05, 0.1, 0.3):
+        mean, std = moments_of_gradient(lambda p, sigma=sigma: denoising(lambda y: -p * y, x, v, sigma), 0.5, w)
+        dsm.append(abs(mean) / std)
+    expected = np.array([[-0.4986, 0.704], [-0.4790, 0.686], [-0.388, 0.592], [-0.208, 0.377]])
+    assert np.array(hsm) == pytest.approx(expected, abs=2e-3)
+    assert dsm == pytest.approx([0.005, 0.025, 0.049, 0.135], abs=1e-3)
+
+
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.1, 0.3])
 def test_denoising_gradient_drowns_as_sigma_goes_to_zero(sigma):
     """g = theta y^2 - y n / sigma for y = x + sigma n: Gaussian moments in closed form; SNR ~ sigma (1 -

@@ -27,11 +27,13 @@ def compose(weights: Sequence[float]) -> Scheme:
     return Scheme(tuple((a + b) / 2 for a, b in itertools.pairwise(halves)), tuple(weights))
 
 
+_l = 0.1931833275037836  # McLachlan 1995: the least error of second order that two kicks a step can have
 _w = 1 / (2 - 2 ** (1 / 3))  # Yoshida 1990, eq. 4.9: 2 w^3 + (1 - 2 w)^3 = 0 cancels the error term of third order
 
 SCHEMES: dict[str, Scheme] = {
     "leapfrog": compose([1.0]),  # kick 1/2, drift 1, kick 1/2 (velocity Verlet)
     "leapfrog_dkd": Scheme((0.0, 1.0, 0.0), (0.5, 0.5)),  # drift 1/2, kick 1, drift 1/2 (position Verlet)
+    "mclachlan": Scheme((0.0, 0.5, 0.5, 0.0), (_l, 1 - 2 * _l, _l)),
     "yoshida4": compose([_w, 1 - 2 * _w, _w]),
 }
 

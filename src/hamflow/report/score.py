@@ -65,8 +65,7 @@ def plot_mixture(result: dict[str, Any], output: str | Path) -> None:
             axes.set_xlabel("$x_1$ (data units)")
         panels[0].set_ylabel("$x_2$ (data units)")
         figure.suptitle(
-            f"Hamiltonian score matching, {result['settings']['steps']} updates, {result['cpu_seconds']:.0f} s of one core, "
-            f"n = {result['n']}",
+            f"Hamiltonian score matching, {result['settings']['steps']} updates; error over n = {result['n']}",
             fontsize=10,
         )
 
@@ -148,7 +147,7 @@ def plot_gradients(result: dict[str, Any], output: str | Path) -> None:
 def plot_comparison(result: dict[str, Any], output: str | Path) -> None:
     """Exact score error and discrepancy of each method, at equal steps and at equal time."""
     methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
-    budgets = {"steps": ("equal updates", style.START, "o", -0.12), "time": ("equal processor time", style.END, "s", 0.12)}
+    budgets = {"steps": ("equal updates", style.START, "o", -0.12), "time": ("equal time", style.END, "s", 0.12)}
     with style.drawing(output, 8.2, 0.42 * len(methods) + 1.5) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         quantities = (("score_error", r"$E|s - \nabla \log p|^2$"), ("hsd", "Hamiltonian score discrepancy"))
@@ -169,18 +168,18 @@ def plot_comparison(result: dict[str, Any], output: str | Path) -> None:
         panels[0].invert_yaxis()
         panels[0].legend(loc="best")
         runs = len(result["rows"][0]["runs"])
-        figure.suptitle(
-            f"mean and standard deviation of {runs} seeds; {result['cpu_seconds']:.0f} s a run; n = {result['n']}", fontsize=10
-        )
+        updates = result["rows"][0]["steps"]
+        budget = f"budget: {updates} updates, or the time that the first method needs for them"
+        figure.suptitle(f"mean and standard deviation of {runs} seeds; {budget}; n = {result['n']}", fontsize=10)
 
 
 def tabulate_comparison(result: str | Path, output: str | Path) -> None:
     """The comparison as a .csv, and a .md beside it."""
     content = _read(result)
-    head = ["method", "budget", "updates", "cpu_seconds", "score_error", "score_error_std", "hsd", "hsd_std", "seeds", "n"]
+    head = ["method", "budget", "updates", "relative_time", "score_error", "score_error_std", "hsd", "hsd_std", "seeds", "n"]
     lines = []
     for row in content["rows"]:
-        numbers = [row["cpu_seconds"]["mean"]] + [row[key][part] for key in ("score_error", "hsd") for part in ("mean", "std")]
+        numbers = [row["time"]] + [row[key][part] for key in ("score_error", "hsd") for part in ("mean", "std")]
         words = ["" if value is None else f"{value:.4g}" for value in numbers]
         lines.append([row["method"], row["budget"], str(row["steps"]), *words, str(len(row["runs"])), str(content["n"])])
     write_text(Path(output).with_suffix(".csv"), "\n".join(",".join(line) for line in [head, *lines]) + "\n")
@@ -216,7 +215,8 @@ def _snr(series: dict[str, Any]) -> str:
 def _method(name: str) -> str:
     kind, _, value = name.partition("=")
     known = {"hsm@form": f"HSM, {value} critic", "dsm@sigma": f"DSM, $\\sigma$ = {value}"}
-    return known.get(kind) or {"ism": "ISM, exact divergence", "ssm": "ISM, sliced"}.get(name, name)
+    implicit = {"ism": "ISM, exact divergence", "ism@hutchinson": "ISM, Hutchinson", "ssm": "ISM, sliced"}
+    return known.get(kind) or implicit.get(name, name)
 
 
 def _read(result: str | Path) -> dict[str, Any]:

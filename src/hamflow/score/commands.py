@@ -56,7 +56,8 @@ def _experiment(options: argparse.Namespace) -> None:
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
     began = time.perf_counter()
     result = experiments.run(options.kind, parse_spec(options.spec))
-    facts = provenance(device=describe_device("cpu"), wall_seconds=time.perf_counter() - began)
+    took = {"training": result.pop("training", {}), "wall_seconds": time.perf_counter() - began}
+    facts = provenance(device=describe_device("cpu"), **took)
     write_record(options.output, {**result, "provenance": facts}, options.values)
     print(f"{options.output} written", flush=True)
 

@@ -1,4 +1,4 @@
-"""Score networks trained on an objective without a critic: explicit, denoising, implicit, sliced."""
+"""Score networks trained on an objective without a critic: denoising, implicit, sliced."""
 
 import copy
 import math
@@ -46,6 +46,11 @@ def denoising(sigma: float) -> Loss:
 def implicit(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
     """Implicit score matching with the exact divergence."""
     return objectives.implicit(score, x)
+
+
+def hutchinson(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Implicit score matching with the divergence estimated along one random direction a sample."""
+    return objectives.implicit(score, x, draws.normal(rng, (1, *x.shape), x))
 
 
 def sliced(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -1,19 +1,25 @@
-"""Denoising, implicit, sliced and Hamiltonian score matching at equal processor time and at equal steps."""
+"""Denoising, implicit, sliced and Hamiltonian score matching at equal time and at equal steps."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from hamflow.errors import ConfigurationError
 from hamflow.score import direct, draws
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.score.experiments import base, mixture
 from hamflow.score.settings import HamiltonianSettings
 
-WARM_UP = 30  # steps by which the time of a step is measured
+Train = Callable[[int, int], nn.Module]  # (updates, seed) -> the trained score
+
+# Times of an update at the default networks and batch, in updates of denoising, measured once on one core: a result must not
+# depend on how busy the machine was. Every run reports what it measured, `provenance.training`.
+COSTS = {"hsm@form=scaled": 13.6, "hsm@form=residual": 8.1, "dsm": 1.0, "ism": 2.4, "ism@hutchinson": 1.7, "ssm": 1.75}
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Spec(mixture.Spec):
     seeds: how many runs;
     forms: {form of the velocity predictor: settings beside `hamiltonian`}, a method each;
     sigmas: of denoising; learning_rate: of the methods without critic; batch: of all;
+    costs: {method: time of an update}, any unit, `dsm` for denoising at every sigma; at equal time each method has so many
+        updates as take the time of `hamiltonian.steps` updates of the first form;
     horizon, times, samples: of the discrepancy that is reported."""
 
     seeds: int = 5
@@ -32,6 +40,7 @@ class Spec(mixture.Spec):
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.3)
     learning_rate: float = 3e-3
     batch: int = 256
+    costs: dict[str, float] = field(default_factory=lambda: dict(COSTS))
     horizon: float = 0.6
     times: int = 6
     samples: int = 10_000
@@ -42,55 +51,65 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     the seeds."""
     spec = base.read(Spec, values)
     steps = HamiltonianSettings.from_mapping(spec.hamiltonian).steps
-    losses = {f"dsm@sigma={sigma:g}": direct.denoising(sigma) for sigma in spec.sigmas}
-    losses |= {"ism": direct.implicit, "ssm": direct.sliced}
-    seeds, rows, seconds = range(spec.seed, spec.seed + spec.seeds), [], 0.0
-    for form, settings in spec.forms.items():  # the first form's time is the budget of all
-        own = replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings, "steps": steps})
-        runs = [_hamiltonian(own, seed) for seed in seeds]
-        rows.append(_row(f"hsm@form={form}", "steps", runs))
-        took = float(np.median([run["cpu_seconds"] for run in runs]))
-        if seconds:
-            count = max(1, round(steps * seconds / took))
-            longer = replace(own, hamiltonian={**own.hamiltonian, "steps": count})
-            runs = [_hamiltonian(longer, seed) for seed in seeds]
-        seconds = seconds or took
-        rows.append(_row(f"hsm@form={form}", "time", runs))
-    for name, loss in losses.items():
-        for budget, count in (("steps", steps), ("time", max(1, round(seconds / _seconds_a_step(spec, loss))))):
-            runs = [_direct(spec, loss, count, seed) for seed in seeds]
-            rows.append(_row(name, budget, runs))
-    fisher = base.fisher_information(spec.law(), spec.evaluation, spec.seed)
+    methods = _methods(spec)
+    costs = {name: _cost(spec, name) for name in methods}
+    budget = steps * next(iter(costs.values()))
+    rows, took = [], {}
+    for name, train in methods.items():
+        done: dict[int, list[dict[str, Any]]] = {}  # the first method's two budgets are one
+        seconds: list[float] = []
+        for kind, updates in (("steps", steps), ("time", max(1, round(budget / costs[name])))):
+            if updates not in done:
+                done[updates] = [_run(spec, train, updates, seed, seconds) for seed in range(spec.seed, spec.seed + spec.seeds)]
+            rows.append(_row(name, kind, updates, updates * costs[name] / budget, done[updates]))
+        took[name] = 1e3 * float(np.median(seconds))
     return {
         "kind": "comparison",
         "spec": spec.as_dict(),
         "rows": rows,
-        "fisher_information": fisher,
-        "cpu_seconds": seconds,
+        "fisher_information": base.fisher_information(spec.law(), spec.evaluation, spec.seed),
         "n": spec.samples,
+        "training": {"cpu_milliseconds_an_update": took},
     }
 
 
-def _hamiltonian(spec: Spec, seed: int) -> dict[str, Any]:
-    training = mixture.learner(spec, seed)
-    return _measure(spec, lambda: training.train(), lambda: training.average["force"], training.settings.steps, seed)
+def _methods(spec: Spec) -> dict[str, Train]:
+    methods: dict[str, Train] = {
+        f"hsm@form={form}": partial(_hamiltonian, replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings}))
+        for form, settings in spec.forms.items()
+    }
+    losses = {f"dsm@sigma={sigma:g}": direct.denoising(sigma) for sigma in spec.sigmas}
+    losses |= {"ism": direct.implicit, "ism@hutchinson": direct.hutchinson, "ssm": direct.sliced}
+    return methods | {name: partial(_direct, spec, loss) for name, loss in losses.items()}
 
 
-def _direct(spec: Spec, loss: direct.Loss, steps: int, seed: int) -> dict[str, Any]:
-    settings = direct.DirectSettings(steps, spec.batch, spec.learning_rate)
-    found: list[nn.Module] = []
+def _cost(spec: Spec, name: str) -> float:
+    key = "dsm" if name.startswith("dsm") else name
+    if not spec.costs.get(key, 0) > 0:
+        raise ConfigurationError(
+            f"`costs` must hold the time of an update of '{key}', a number > 0, got {spec.costs.get(key)!r}",
+            why="the number of updates at equal time follows from it",
+            fix="any unit; a result of this experiment holds what it measured, provenance.training",
+        )
+    return spec.costs[key]
 
-    def train() -> None:
-        found.append(direct.train_directly(spec.score_field(2 * seed), loss, spec.law().sample, settings, seed))
 
-    return _measure(spec, train, lambda: found[0], steps, seed)
+def _hamiltonian(spec: Spec, updates: int, seed: int) -> nn.Module:
+    training = mixture.learner(replace(spec, hamiltonian={**spec.hamiltonian, "steps": updates}), seed)
+    training.train()
+    return training.average["force"]
 
 
-def _measure(spec: Spec, train: Callable[[], None], trained: Callable[[], nn.Module], steps: int, seed: int) -> dict[str, Any]:
+def _direct(spec: Spec, loss: direct.Loss, updates: int, seed: int) -> nn.Module:
+    settings = direct.DirectSettings(updates, spec.batch, spec.learning_rate)
+    return direct.train_directly(spec.score_field(2 * seed), loss, spec.law().sample, settings, seed)
+
+
+def _run(spec: Spec, train: Train, updates: int, seed: int, seconds: list[float]) -> dict[str, Any]:
+    """Train and measure; the time of an update is appended to `seconds`."""
     began = time.process_time()
-    train()
-    seconds = time.process_time() - began
-    score = trained()
+    score = train(updates, seed)
+    seconds.append((time.process_time() - began) / updates)
     found = hamiltonian_score_discrepancy(
         base.in_double(score),
         spec.law().sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)),
@@ -99,27 +118,12 @@ def _measure(spec: Spec, train: Callable[[], None], trained: Callable[[], nn.Mod
         seed=spec.seed,
     )
     error, _ = base.score_error(spec.law(), score, spec.evaluation, spec.seed)
-    return {
-        "seed": seed,
-        "steps": steps,
-        "cpu_seconds": seconds,
-        "score_error": error,
-        "hsd": found.average,
-        "hsd_standard_error": found.average_standard_error,
-    }
+    return {"seed": seed, "score_error": error, "hsd": found.average, "hsd_standard_error": found.average_standard_error}
 
 
-def _row(method: str, budget: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": method, "budget": budget, "steps": runs[0]["steps"], "runs": runs}
-    for key in ("score_error", "hsd", "cpu_seconds"):
+def _row(method: str, budget: str, updates: int, relative_time: float, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": method, "budget": budget, "steps": updates, "time": relative_time, "runs": runs}
+    for key in ("score_error", "hsd"):
         values = np.array([run[key] for run in runs])
         row[key] = {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else None}
     return row
-
-
-def _seconds_a_step(spec: Spec, loss: direct.Loss) -> float:
-    settings = direct.DirectSettings(WARM_UP, spec.batch, spec.learning_rate)
-    direct.train_directly(spec.score_field(0), loss, spec.law().sample, settings, 0)  # first calls are slower
-    began = time.process_time()
-    direct.train_directly(spec.score_field(0), loss, spec.law().sample, settings, 0)
-    return (time.process_time() - began) / WARM_UP

@@ -51,9 +51,9 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "score_error_standard_error": standard_error,
         "fisher_information": base.fisher_information(spec.law(), spec.evaluation, spec.seed),
         "n": spec.evaluation,
-        "cpu_seconds": seconds,
         "curve": curve,
         "fields": fields_on_grid(spec, training),
+        "training": {"cpu_seconds": seconds},
     }
 
 

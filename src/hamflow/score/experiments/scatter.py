@@ -52,7 +52,7 @@ def recipe(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "width": int(2 ** rng.uniform(3, 7)),
         "depth": int(rng.integers(1, 4)),
-        "learning_rate": float(10 ** rng.uniform(-3.5, -1.5)),
+        "learning_rate": float(10 ** rng.uniform(-3, -1.5)),
         "sigma": float(10 ** rng.uniform(-1.5, 0)),
         "batch": int(2 ** rng.uniform(6, 9)),
     }

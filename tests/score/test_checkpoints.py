@@ -1,0 +1,157 @@
+"""The discrepancy of trained checkpoints: of every method, ranked as by the exact error of the score, and after damage."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hamflow import cli, config, data, models
+from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
+from hamflow.errors import ConfigurationError
+from hamflow.files import read_json
+from hamflow.mixtures import GaussianMixture
+from hamflow.score.model import ModelSpec, evaluate_checkpoint, perturb
+from hamflow.training import train
+
+METHODS = ("edm", "flow_matching", "oscillation", "reflection")
+SIGMA = 0.3
+POINT_TRAINING = {"batch": 64, "microbatch": 64, "learning_rate": 4e-3, "warmup_kimg": 1}
+IMAGE_TRAINING = {"batch": 32, "microbatch": 32, "train_kimg": 5}
+KEY = f"hsd@sigma={SIGMA:g}"
+POINTS = {"sigmas": [SIGMA], "times": 2, "steps": 2, "samples": 6000, "options": {"point": {"features": 64}}}
+IMAGES = {
+    "sigmas": [SIGMA],
+    "times": 2,
+    "steps": 2,
+    "samples": 300,
+    "options": {"image": {"estimator": "features", "features": 16}},
+}
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    return config.load(["params.yaml", "workflow/presets/smoke.yaml"], ["run.datasets=[digits, gaussian_mixture]"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, parameters):
+    root = tmp_path_factory.mktemp("discrepancies")
+    for name in parameters["run"]["datasets"]:
+        spec = config.dataset_spec(parameters, name)
+        data.prepare(spec | {"options": {"count": 8000, "seed": 0} if name == "gaussian_mixture" else {}}, root / name)
+    return root
+
+
+def trained(parameters, folder, dataset, method, **training):
+    """The checkpoint of a short training."""
+    spec = config.training_spec(parameters, dataset, method)
+    spec["conditional"] = training.pop("conditional", False)
+    spec["training"] = spec["training"] | training
+    name = "-".join([method, *(f"{key}={value}" for key, value in training.items()), str(spec["conditional"])])
+    path = folder / "runs" / dataset / name / "model.safetensors"
+    return path if path.exists() else train(spec, folder / dataset, 0, path.parent, "cpu")
+
+
+def discrepancy(settings, checkpoint, dataset, output):
+    """(value, standard error) that the metrics of a checkpoint say."""
+    evaluate_checkpoint(settings, checkpoint, dataset, output, torch.device("cpu"))
+    found = read_json(output)["metrics"][KEY]
+    return found["value"], found["standard_error"]
+
+
+def exact_error(checkpoint, perturbation=0.0):
+    """sigma^2 E|s - score|^2 / 3 a coordinate: what the discrepancy is to leading order, from the exact score."""
+    law, model = GaussianMixture(WEIGHTS, MEANS, SDS), models.load(checkpoint)
+    perturb(model.network, perturbation)
+    rng = np.random.default_rng(0)
+    y = law.sample(4000, rng) + SIGMA * torch.from_numpy(rng.standard_normal((4000, 2)))
+    y = model.flow.settle(y)
+    return SIGMA**2 / 6 * float((model.score(y, SIGMA) - law.smoothed(SIGMA).score(y)).square().sum(1).mean())
+
+
+def test_models_are_ranked_as_by_the_exact_error_of_their_score(parameters, folder, tmp_path):
+    """Four methods, three lengths of training each, and one of them spoilt by three amounts: fifteen models."""
+    errors, found = [], []
+    for method in METHODS:
+        for kimg in (2, 8, 30):
+            checkpoint = trained(parameters, folder, "gaussian_mixture", method, **POINT_TRAINING, train_kimg=kimg)
+            errors.append(exact_error(checkpoint))
+            found.append(discrepancy(POINTS, checkpoint, folder / "gaussian_mixture", tmp_path / "hsd.json")[0])
+    for amount in (0.1, 0.2, 0.4):
+        errors.append(exact_error(checkpoint, amount))
+        spoilt = POINTS | {"perturbation": amount}
+        found.append(discrepancy(spoilt, checkpoint, folder / "gaussian_mixture", tmp_path / "hsd.json")[0])
+    assert stats.spearmanr(errors, found).statistic > 0.9, list(zip(errors, found, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_points_of_spoilt_weights_have_a_significantly_larger_discrepancy(parameters, folder, tmp_path, method):
+    checkpoint = trained(parameters, folder, "gaussian_mixture", method, **POINT_TRAINING, train_kimg=30)
+    values = [
+        discrepancy(POINTS | {"perturbation": size}, checkpoint, folder / "gaussian_mixture", tmp_path / f"{size}.json")
+        for size in (0.0, 1.0)
+    ]
+    (good, error), (spoilt, other) = values
+    assert spoilt - good > 5 * np.hypot(error, other), values
+
+
+@pytest.mark.parametrize(("method", "conditional"), zip(METHODS, (True, False, True, False), strict=True))
+def test_images_of_spoilt_weights_have_a_significantly_larger_discrepancy(parameters, folder, tmp_path, method, conditional):
+    checkpoint = trained(parameters, folder, "digits", method, **IMAGE_TRAINING, conditional=conditional)
+    values = [
+        discrepancy(IMAGES | {"perturbation": size}, checkpoint, folder / "digits", tmp_path / f"{size}.json")
+        for size in (0.0, 0.5)
+    ]
+    (good, error), (spoilt, other) = values
+    assert spoilt - good > 5 * np.hypot(error, other), values
+
+
+def test_a_conditional_model_is_asked_with_the_labels_of_the_data(parameters, folder, tmp_path, monkeypatch):
+    checkpoint = trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)
+    asked = []
+    score = models.Model.score
+
+    def listen(model, y, sigma, label=None):
+        asked.append(label)
+        return score(model, y, sigma, label)
+
+    monkeypatch.setattr(models.Model, "score", listen)
+    discrepancy(IMAGES, checkpoint, folder / "digits", tmp_path / "hsd.json")
+    assert all(label is not None and set(label.tolist()) == set(range(10)) for label in asked)
+
+
+def test_the_same_perturbation_is_the_same_model(parameters, folder):
+    checkpoint = trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)
+    networks = [models.load(checkpoint).network for _ in range(4)]
+    for network, (size, seed) in zip(networks, [(0.0, 0), (0.1, 0), (0.1, 0), (0.1, 1)], strict=True):
+        perturb(network, size, seed)
+    whole, one, again, other = (torch.cat([p.flatten() for p in network.parameters()]) for network in networks)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    rms = torch.cat([p.square().mean().sqrt().expand(p.numel()) for p in networks[0].parameters()])
+    assert float(((one - whole) / rms.clamp(min=1e-12))[rms > 0].std()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_command_line_takes_a_specification_and_names_a_misspelt_key(parameters, folder, tmp_path, capsys):
+    checkpoint = trained(parameters, folder, "gaussian_mixture", "edm", **POINT_TRAINING, train_kimg=30)
+    files = [
+        "--checkpoint",
+        str(checkpoint),
+        "--data",
+        str(folder / "gaussian_mixture"),
+        "--output",
+        str(tmp_path / "hsd.json"),
+    ]
+    for spec, code in (({"sigmas": [SIGMA], "samples": 500, "perturbation": 0.1}, 0), ({"perturbaton": 0.1}, 2)):
+        assert cli.main(["score", "model", "--spec", json.dumps(spec), *files, "--device", "cpu"]) == code
+    assert "perturbation" in capsys.readouterr().err
+    assert read_json(tmp_path / "hsd.json")["metrics"][KEY]["n"] == 500
+
+
+def test_a_size_that_is_no_size_is_refused(parameters, folder):
+    network = models.load(trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)).network
+    with pytest.raises(ConfigurationError, match="perturbation"):
+        perturb(network, -0.1)
+    assert ModelSpec().perturbation == 0
