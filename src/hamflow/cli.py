@@ -11,6 +11,7 @@ from typing import Any
 
 from hamflow import __version__, config, runtime
 from hamflow.errors import ConfigurationError, UserError
+from hamflow.files import exclusive, load_metadata
 
 EPILOG = """A job's specification comes either as --spec JSON, which is how the workflow passes it, or from
 --params FILE (again for each overlay) with --dataset and --method, which resolves the same one."""
@@ -87,11 +88,27 @@ def _add_train(verbs: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    spec = _spec(options, lambda c: config.training_spec(c, options.dataset, options.method))
+    with exclusive(options.output / ".training") as waited:
+        if waited and _is_trained(options, spec):
+            print(f"{options.output} was trained meanwhile by the other process", flush=True)
+        else:
+            _train_alone(options, spec)
+
+
+def _is_trained(options: argparse.Namespace, spec: config.Config) -> bool:
+    made = [options.output / name for name in ("model.safetensors", "train.jsonl", "run.json")]
+    if not all(path.exists() for path in made):
+        return False
+    metadata = load_metadata(made[0])
+    return (metadata.get("spec"), metadata.get("seed")) == (spec, options.seed)
+
+
+def _train_alone(options: argparse.Namespace, spec: config.Config) -> None:
     from hamflow.tracking import RunStream
     from hamflow.training import train
     from hamflow.training.interruption import EXIT_CODE, Interrupted
 
-    spec = _spec(options, lambda c: config.training_spec(c, options.dataset, options.method))
     stream = RunStream.of_training(
         preset=options.output.resolve().parents[2].name,
         dataset=spec["dataset"],

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import platform
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,47 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: str | Path) -> Iterator[bool]:
+    """Hold the lock file `path` for a while; yields whether another process held it before, for which this one then waited.
+
+    The system gives the lock back when its holder ends, however it ends; the file is gone afterwards. Where the file system
+    has no locks, nobody waits.
+    """
+    import fcntl
+
+    path, waited = Path(path), False
+    made = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = open(path, "a+")  # noqa: SIM115  open for as long as the lock is held
+        with suppress(OSError):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                print(f"waiting for process {file.read().strip()}, which holds {path}", file=sys.stderr, flush=True)
+                waited = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()  # its holder removed it; another may have made a new one
+    try:
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}\n")
+        with suppress(OSError):  # of a full disk: the name is for people
+            file.flush()
+        yield waited
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.close()
+        if made:
+            with suppress(OSError):  # something is in it now
+                path.parent.rmdir()
 
 
 def write_text(path: str | Path, text: str) -> None:
