@@ -83,12 +83,12 @@ def write_metrics(preset: Preset, place: Path, sampler: str, nfe: int, value: fl
     write_json(preset.results / "values" / place, result | {"provenance": origin})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_preset():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec():
     """The training spec of a method."""
     return lambda method: SPEC | {"method": method}

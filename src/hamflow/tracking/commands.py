@@ -25,18 +25,20 @@ def add_arguments(subparsers) -> None:
         help=f"MLflow's store (default {DEFAULT_URI}; MLFLOW_TRACKING_URI overrides)",
     )
     parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help=f"MLflow's experiment (default {DEFAULT_EXPERIMENT})")
-    parser.add_argument("--init", action="store_true", help="only create the store, once, under a lock")
+    parser.add_argument(
+        "--init", action="store_true", help="only create the store, if it is SQLite and not there: once, under a lock"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
     from hamflow.tracking import init_store, publish
-    from hamflow.tracking.store import resolve_uri
+    from hamflow.tracking.store import resolve_uri, shown
 
     if args.init:
-        init_store(args.uri, args.experiment)
-        print(f"MLflow: {resolve_uri(args.uri)} is ready")
+        made = init_store(args.uri)
+        print(f"MLflow: {shown(resolve_uri(args.uri))} {'is made' if made else 'has nothing to be made'}")
         return
     if args.results is None or args.checkpoints is None:
         raise ConfigurationError(

@@ -59,7 +59,8 @@ def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: 
             f"there is nothing to publish: no checkpoints in {checkpoints} and no bound in {results}",
             fix="run the experiment first, or fetch it: `dvc checkout`",
         )
-    store.init_store(uri, experiment)
+    store.init_store(uri)
+    store.require_answer(uri)
     with store.locked(uri), store.explained(uri):
         publication = _Publication(uri, experiment, missing)
         publication.write_preset(results)

@@ -110,28 +110,29 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
-def init_store(uri: str, experiment: str = "") -> None:
-    """Create an SQLite store once, and the experiment, if it is named; what exists is left as it is.
+def init_store(uri: str) -> bool:
+    """Create an SQLite store once; what exists is left as it is, and a server is not even asked. Returns whether it was made.
 
     The store appears by a rename when its tables are complete: processes that create one together corrupt it,
-    and one that streams must never meet half a store. Servers are only asked for the experiment.
+    and one that streams must never meet half a store.
 
     Raises:
-        TrackingError: no uri, a file store, no MLflow, or a store that cannot be reached.
+        TrackingError: no uri, a file store, no MLflow, or a file that cannot be made.
     """
     uri = require_usable(uri)
-    require_answer(uri)
     path = sqlite_path(uri)
+    if path is None or path.exists():
+        return False
     with locked(uri), explained(uri):
-        if path is not None and not path.exists():
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                connect(f"{SQLITE}{temporary}").search_experiments(max_results=1)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        if experiment:
-            experiment_id(connect(uri), uri, experiment)
+        if path.exists():  # another process was first
+            return False
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            connect(f"{SQLITE}{temporary}").search_experiments(max_results=1)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
 
 
 def require_usable(uri: str) -> str:
@@ -147,9 +148,8 @@ def require_usable(uri: str) -> str:
 
 
 def require_answer(uri: str) -> None:
-    """Raises TrackingError where `why_away` has a reason. An SQLite store that is not there yet is none."""
-    path = sqlite_path(uri)
-    if (path is None or path.exists()) and (reason := why_away(uri)):
+    """Raises TrackingError where `why_away` has a reason."""
+    if reason := why_away(uri):
         raise TrackingError(reason, why=NOTHING_LOST, fix="start it, or wait until it is free, then `hamflow publish` again")
 
 
