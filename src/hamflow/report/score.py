@@ -209,7 +209,8 @@ def _plain_log(axis: Any, values: np.ndarray) -> None:
 
 def _snr(series: dict[str, Any]) -> str:
     """Signal to noise of the whole gradient, where the samples resolve it."""
-    return f"SNR {series['snr']:.3f}" if series["snr"] > 0 else "SNR not resolved"
+    least = series["resolved_snr"]
+    return f"SNR {series['snr']:.3f}" if series["snr"] > least else f"SNR < {least:.3f}"
 
 
 def _method(name: str) -> str:

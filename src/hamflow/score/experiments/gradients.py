@@ -15,6 +15,8 @@ from hamflow.score.estimators.critic import fit_critic
 from hamflow.score.experiments import base
 from hamflow.score.fields import VelocityPredictor, build_network
 
+PAIRS = 512  # samples whose gradients are multiplied with each other
+
 
 @dataclass(frozen=True)
 class Spec(base.Common):
@@ -73,7 +75,8 @@ def near_optimal_critic(spec: Spec, score: nn.Module) -> nn.Module:
 
 
 def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int = 1024) -> dict[str, Any]:
-    """Over the samples, |mean| and standard deviation of d loss_i / d theta_j for every parameter j."""
+    """Over the samples, |mean| and standard deviation of d loss_i / d theta_j for every parameter j; signal to noise
+    of the whole gradient, and the least that so many samples tell from zero."""
     weights = {name: value.detach() for name, value in score.named_parameters()}
 
     def one(weights: dict[str, Tensor], x: Tensor, n: Tensor) -> Tensor:
@@ -88,11 +91,15 @@ def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int =
     gradients = torch.cat(parts)
     mean, std = gradients.double().mean(0).abs(), gradients.double().std(0)
     moving = std > 0  # weights of the constant input of the score network have no gradient at all
-    # Noise to signal of the whole gradient: E|g - mean|^2 against |mean|^2, the latter without its sampling
-    # bias
-    signal = float((mean.square() - std.square() / len(x)).sum().clamp(min=0))
+    # |mean|^2 without its sampling bias against tr C = E|g - mean|^2. Where the true mean is zero, the estimate of |mean|^2
+    # has variance 2 tr(C^2) / n^2, and tr(C^2) = E (g_i . g_j)^2 over pairs of centred gradients.
+    signal, noise = float((mean.square() - std.square() / len(x)).sum().clamp(min=0)), float(std.square().sum())
+    centred = gradients[:PAIRS].double() - gradients.double().mean(0)
+    products = (centred @ centred.T).square()
+    squares = float(products.sum() - products.diagonal().sum()) / (len(centred) * (len(centred) - 1))
     return {
         "mean": base.plain(mean[moving]),
         "std": base.plain(std[moving]),
-        "snr": float(np.sqrt(signal / float(std.square().sum()))),
+        "snr": float(np.sqrt(signal / noise)),
+        "resolved_snr": float(np.sqrt(2 * np.sqrt(2 * squares) / len(x) / noise)),  # two standard errors of its square
     }
