@@ -198,7 +198,7 @@ def perturb(network: nn.Module, size: float, seed: int = 0) -> None:
         raise ConfigurationError(f"`perturbation` must be a number >= 0, got {size}")
     rng = draws.generator(seed, PERTURBATION)
     for weight in network.parameters():
-        weight += size * weight.square().mean().sqrt() * draws.normal(rng, tuple(weight.shape), weight)
+        weight.add_(size * weight.square().mean().sqrt() * draws.normal(rng, tuple(weight.shape), weight))
 
 
 @torch.no_grad()

@@ -93,13 +93,13 @@ def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int =
     moving = std > 0  # weights of the constant input of the score network have no gradient at all
     # |mean|^2 without its sampling bias against tr C = E|g - mean|^2. Where the true mean is zero, the estimate of |mean|^2
     # has variance 2 tr(C^2) / n^2, and tr(C^2) = E (g_i . g_j)^2 over pairs of centred gradients.
-    signal, noise = float((mean.square() - std.square() / len(x)).sum().clamp(min=0)), float(std.square().sum())
+    signal, trace = float((mean.square() - std.square() / len(x)).sum().clamp(min=0)), float(std.square().sum())
     centred = gradients[:PAIRS].double() - gradients.double().mean(0)
     products = (centred @ centred.T).square()
     squares = float(products.sum() - products.diagonal().sum()) / (len(centred) * (len(centred) - 1))
     return {
         "mean": base.plain(mean[moving]),
         "std": base.plain(std[moving]),
-        "snr": float(np.sqrt(signal / noise)),
-        "resolved_snr": float(np.sqrt(2 * np.sqrt(2 * squares) / len(x) / noise)),  # two standard errors of its square
+        "snr": float(np.sqrt(signal / trace)),
+        "resolved_snr": float(np.sqrt(2 * np.sqrt(2 * squares) / len(x) / trace)),  # two standard errors of its square
     }
