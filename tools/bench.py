@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TREE = ("Snakefile", "params.yaml", "profiles", "workflow", "src")
 METHODS, SEEDS, BUDGETS = 10, 3, (5, 9, 17, 35, 71)  # with two samplers and the four default data sets: the paper's size
 REPETITIONS = 2
-DAG_SECONDS, NOTHING_SECONDS, JOB_SECONDS = 10.0, 5.0, 3.0  # what is allowed
+DAG_SECONDS, NOTHING_SECONDS, JOB_SECONDS, CLOSING_SECONDS = 10.0, 5.0, 3.0, 1.0  # what is allowed
+HAMFLOW = [sys.executable, "-m", "hamflow.cli"]
+CHECKPOINT = "checkpoints/bench/checkerboard/edm/seed0"
 
 # The real workflow, whose jobs do nothing but make their outputs.
 IDLE = """
@@ -147,12 +150,24 @@ def paper_size() -> dict[str, Any]:
 
 
 def jobs(folder: Path) -> Iterator[Row]:
-    """What a job takes whose work is next to nothing: one step, 64 samples, one evaluation."""
-    data, checkpoint, results = (
-        folder / "data/checkerboard",
-        folder / "checkpoints/bench/checkerboard/edm/seed0",
-        folder / "results",
+    """What a job takes whose work is next to nothing: one step, 64 samples, one evaluation; alone, and beside MLflow."""
+    commands, checkpoint = small_jobs(folder), folder / CHECKPOINT
+    yield measured("hamflow --version", [*HAMFLOW, "--version"], folder)
+    yield measured("import torch", [sys.executable, "-c", "import torch"], folder)
+    for name, command in commands.items():
+        yield measured(f"hamflow {name}", command, folder, JOB_SECONDS, made=checkpoint if name == "train" else None)
+    store = f"sqlite:///{folder}/mlflow.db"
+    yield measured(
+        "hamflow publish --init, a new SQLite store", [*HAMFLOW, "publish", "--init", "--uri", store], folder, times=1
     )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        for name, uri in (("SQLite", store), ("a silent server", f"http://127.0.0.1:{silent.getsockname()[1]}")):
+            what, beside = f"hamflow train, MLflow on {name}", {"MLFLOW_TRACKING_URI": uri}
+            yield measured(what, commands["train"], folder, JOB_SECONDS + CLOSING_SECONDS, made=checkpoint, environment=beside)
+
+
+def small_jobs(folder: Path) -> dict[str, list[str]]:
+    """The commands of a chain of jobs on 64 points, in order."""
     tiny = config.load(
         [ROOT / "params.yaml", ROOT / "workflow/presets/smoke.yaml"],
         [
@@ -161,66 +176,27 @@ def jobs(folder: Path) -> Iterator[Row]:
             "sampling.settings={multistep: [2], heun: null}",
         ],
     )
-    dataset, pair = ("checkerboard",), ("checkerboard", "edm")
-    spec = {
-        kind: canonical_json(getattr(config, f"{kind}_spec")(tiny, *pair)) for kind in ("training", "sampling", "evaluation")
+    pair = ("checkerboard", "edm")
+    data, checkpoint, samples, results = (str(folder / name) for name in ("data", CHECKPOINT, "samples", "results"))
+    metrics, bound = f"{results}/metrics/checkerboard/edm/seed0", f"{results}/metrics/checkerboard/data/seed0"
+    table, reference = f"{results}/tables/table1.csv", str(folder / "reference.npz")
+
+    def job(verb: str, spec: dict[str, Any], **options: str) -> list[str]:
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return [*HAMFLOW, verb, "--spec", canonical_json(spec), *words]
+
+    evaluation, of_data = config.evaluation_spec(tiny, *pair), config.evaluation_spec(tiny, "checkerboard")
+    return {
+        "prepare": job("prepare", config.dataset_spec(tiny, "checkerboard"), output=data),
+        "train": job("train", config.training_spec(tiny, *pair), data=data, output=checkpoint),
+        "sample": job(
+            "sample", config.sampling_spec(tiny, *pair), data=data, checkpoint=f"{checkpoint}/model.safetensors", output=samples
+        ),
+        "evaluate, real data": job("evaluate", of_data, data=data, reference=reference, output=bound),
+        "evaluate": job("evaluate", evaluation, data=data, reference=reference, samples=samples, output=metrics),
+        "tabulate": [*HAMFLOW, "tabulate", "--metrics", metrics, bound, "--output", f"{results}/tables"],
+        "plot nfe": [*HAMFLOW, "plot", "nfe", "--table", table, "--output", f"{results}/figures/nfe.png"],
     }
-    place = ["--data", str(data)]
-    reference = ["--reference", str(folder / "reference.npz")]
-    samples = str(results / "samples")
-    metrics = str(results / "metrics/checkerboard/edm/seed0")
-    bound = str(results / "metrics/checkerboard/data/seed0")
-    verbs = {
-        "prepare": ["--spec", canonical_json(config.dataset_spec(tiny, *dataset)), "--output", str(data)],
-        "train": ["--spec", spec["training"], *place, "--output", str(checkpoint)],
-        "sample": ["--spec", spec["sampling"], *place, "--checkpoint", f"{checkpoint}/model.safetensors", "--output", samples],
-        "evaluate (bound)": [
-            "--spec",
-            canonical_json(config.evaluation_spec(tiny, *dataset)),
-            *place,
-            *reference,
-            "--output",
-            bound,
-        ],
-        "evaluate": ["--spec", spec["evaluation"], *place, *reference, "--samples", samples, "--output", metrics],
-        "tabulate": ["--metrics", metrics, bound, "--output", str(results / "tables")],
-        "plot": ["nfe", "--table", str(results / "tables/table1.csv"), "--output", str(results / "figures/nfe.png")],
-    }
-    yield measured("hamflow --version", [*hamflow(), "--version"], folder)
-    yield measured("import torch", [sys.executable, "-c", "import torch"], folder)
-    for name, words in verbs.items():
-        yield measured(f"hamflow {name}", [*hamflow(), name.split()[0], *words], folder, JOB_SECONDS, again=checkpoint)
-    yield from with_store([*hamflow(), "train", *verbs["train"]], folder, checkpoint)
-
-
-def with_store(train: list[str], folder: Path, checkpoint: Path) -> Iterator[Row]:
-    """The same training beside a store of MLflow's that works, and beside a server that never answers."""
-    store = f"sqlite:///{folder}/mlflow.db"
-    made = measured(
-        "hamflow publish --init, a new SQLite store", [*hamflow(), "publish", "--init", "--uri", store], folder, times=1
-    )
-    yield made
-    silent = [sys.executable, "-c", "import socket, time; s = socket.create_server(('127.0.0.1', 0)); "]
-    silent[-1] += "print(s.getsockname()[1], flush=True); time.sleep(600)"
-    server = subprocess.Popen(silent, stdout=subprocess.PIPE, text=True)
-    try:
-        port = server.stdout.readline().strip()  # type: ignore[union-attr]
-        for name, uri in (("SQLite", store), ("a server that never answers", f"http://127.0.0.1:{port}")):
-            yield measured(
-                f"hamflow train, MLflow on {name}",
-                train,
-                folder,
-                JOB_SECONDS + 1,
-                checkpoint,
-                environment={"MLFLOW_TRACKING_URI": uri},
-            )
-    finally:
-        server.kill()
-        server.wait()
-
-
-def hamflow() -> list[str]:
-    return [sys.executable, "-m", "hamflow.cli"]
 
 
 # --- speeds ---------------------------------------------------------------------------------------------------------
@@ -340,15 +316,15 @@ def measured(
     command: list[str],
     folder: Path,
     limit: float | None = None,
-    again: Path | None = None,
     times: int = REPETITIONS,
+    made: Path | None = None,
     environment: dict[str, str] | None = None,
 ) -> Row:
-    """The best of several runs of a command; a training, whose outputs `again` holds, starts anew each time."""
+    """The best of several runs of a command; `made` is removed before each, where a second run would find it and do nothing."""
 
     def once() -> tuple[str, float, float]:
-        if again is not None and "train" in command:
-            shutil.rmtree(again, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
         return timed(command, folder, environment)
 
     _, wall, cpu = best(once, times)
