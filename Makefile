@@ -7,11 +7,11 @@ OVERLAY := $(if $(filter-out quickstart,$(PRESET)),--configfile workflow/presets
 REPORT := results/$(PRESET)/report.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install run restore verify report test lint ui clean
+.PHONY: help install run restore verify report test test-slurm bench lint ui clean
 .NOTPARALLEL:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 	@echo "PRESET=$(PRESET) (quickstart, or a file of workflow/presets: $(basename $(notdir $(wildcard workflow/presets/*.yaml)))), CORES=$(CORES)"
 
 install: .venv/installed  ## make .venv from requirements.lock; once, and again when that file changes
@@ -37,6 +37,12 @@ $(REPORT): $(wildcard results/$(PRESET)/tables/* results/$(PRESET)/figures/* wor
 
 test: install  ## all tests
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup
+
+test-slurm: install  ## the tests on a real SLURM, which they install and start: as root, on Debian; skipped elsewhere
+	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
+
+bench: install  ## how long the workflow, a job and a training step take; compared with their targets
+	python tools/bench.py
 
 lint: install  ## style of Python and Snakemake
 	ruff check .
