@@ -1,10 +1,13 @@
 """Files that are either complete or absent, and bytes that depend on their content alone."""
 
+import glob
 import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +18,7 @@ from hamflow.errors import CheckpointError
 
 METADATA_KEY = "hamflow"  # one key only: safetensors writes several in random order
 DIGEST_KEY = "sha256"  # in our metadata: of all else and of the tensors, since safetensors has no checksum
+LEFTOVER_SECONDS = 3600
 LARGEST_HEADER = 2**24  # bytes; a header describes 100,000 tensors in less
 MOST_VALUES = 1_000_000  # in a header, and in its metadata
 
@@ -43,7 +47,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -51,6 +56,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the temporary files of writers of `path` that were killed: nobody else's lies untouched for an hour."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp{path.suffix}"):
+        with suppress(OSError):  # of another writer that is quicker
+            if time.time() - old.stat().st_mtime > LEFTOVER_SECONDS:
+                old.unlink()
 
 
 @contextmanager
@@ -64,8 +77,8 @@ def exclusive(path: str | Path) -> Iterator[bool]:
 
     path, waited = Path(path), False
     made = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115  open for as long as the lock is held
         with suppress(OSError):
             try:
@@ -97,7 +110,7 @@ def exclusive(path: str | Path) -> Iterator[bool]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -107,7 +120,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def save_array(path: str | Path, array) -> None:
@@ -195,5 +208,5 @@ def _incomplete(path: str | Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} is not a complete checkpoint ({error})",
         why="a truncated or foreign file would give a network of random or partial weights",
-        fix="delete it and train again, or fetch it anew with `dvc checkout`",
+        fix=f"delete it and train again, `snakemake --cores all {path}`, or fetch it anew with `dvc checkout`",
     )
