@@ -28,6 +28,7 @@ MOUNTED = (
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file would be larger than this shell or file system allows",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission is denied",
 }

@@ -65,7 +65,16 @@ class Model:
 
 
 def resolve(spec: dict[str, Any], dataset: Any) -> dict[str, Any]:
-    """What a training spec leaves to the data: the flow's numbers, the spread, the shape of a sample, the classes."""
+    """What a training spec leaves to the data: the flow's numbers, the spread, the shape of a sample, the classes.
+
+    Raises:
+        ConfigurationError: a flow that cannot be, or a conditional model of data without classes.
+    """
+    if spec["conditional"] and not dataset.classes:
+        raise ConfigurationError(
+            f"`datasets.{dataset.name}.conditional` is true, but these data have no classes",
+            fix="set it to false; source `images` takes sub-folders for classes",
+        )
     flow = flows.resolve(spec["flow"], dataset.sigma_data, dataset.box)
     return {
         "flow": {"name": flow.name, **flow.options},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hamflow import data
+from hamflow import cli, data, models
 from hamflow.data import images
 from hamflow.errors import ConfigurationError, DataError
 
@@ -269,3 +269,25 @@ def test_without_pillow_the_paragraph_says_what_to_install(zipped, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(DataError, match="pip install"):
         read(path)
+
+
+def test_a_conditional_model_of_images_without_classes_is_refused(zipped, tmp_path):
+    prepare(zipped({"1.png": encoded(pixels(4, 4)), "2.png": encoded(pixels(4, 4))}), tmp_path / "mine")
+    spec = {"conditional": True, "flow": {"name": "flow_matching"}}
+    with pytest.raises(ConfigurationError, match="`datasets.mine.conditional` is true"):
+        models.resolve(spec, data.load(tmp_path / "mine"))
+
+
+def test_the_command_line_prepares_an_archive_and_refuses_a_hostile_one(zipped, tmp_path, capsys):
+    entry = "datasets.pictures={label: x, source: images, conditional: false, network: unet, features: efficientnet_lite0, "
+    entry += "n_samples: 2, training: {}, options: {path: PATH, resolution: 4}}"
+    arguments = ["prepare", "--params", "params.yaml", "--dataset", "pictures", "--output", str(tmp_path / "out"), "--set"]
+    good = zipped({"1.png": encoded(pixels(4, 4)), "2.png": encoded(pixels(4, 4))}, "good.zip")
+    hostile = zipped({"1.png": encoded(pixels(4, 4)), "../../2.png": encoded(pixels(4, 4))}, "hostile.zip")
+    assert cli.main([*arguments, entry.replace("PATH", str(good))]) == 0
+    assert data.load(tmp_path / "out", verify=True).count == 2
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert cli.main([*arguments, entry.replace("PATH", str(hostile))]) == 2
+    assert "DataError" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

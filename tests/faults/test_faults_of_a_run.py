@@ -126,6 +126,14 @@ def test_a_read_only_results_folder_is_said_and_made_writable_the_run_completes(
     assert unmade.outcome() == undisturbed.outcome()
 
 
+def test_a_file_that_may_not_grow_is_said_in_a_paragraph_and_nothing_is_half_written(tree):
+    prepare = "hamflow prepare --params params.yaml --dataset checkerboard --output data/again"
+    refused = tree.command("bash", "-c", f"ulimit -f 8 && {prepare}", check=False)
+    assert refused.returncode == 2
+    assert "DiskError: a file would be larger" in refused.stdout
+    assert list((tree.folder / "data/again").iterdir()) == []
+
+
 # --- files that are not what they were ------------------------------------------------------------------------------
 
 
