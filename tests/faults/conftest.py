@@ -1,6 +1,5 @@
 """The smallest real run of the workflow, done once without disturbance, and copies of it to disturb."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,21 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from workflows import ROOT, Workflow, copy_tree
 
 from hamflow import config
-
-ROOT = Path(__file__).parents[2]
-
-
-def _pipeline():
-    """The helpers of tests/pipeline, by path: both folders have a module named conftest."""
-    spec = importlib.util.spec_from_file_location("pipeline_conftest", ROOT / "tests" / "pipeline" / "conftest.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pipeline = _pipeline()
 
 TABLE = "results/quickstart/tables/table1.csv"
 TINY = {  # one method, one seed, one setting; a training of some seconds, so that there is time to kill it
@@ -47,7 +34,7 @@ TINY = {  # one method, one seed, one setting; a training of some seconds, so th
 }
 
 
-class Tree(pipeline.Workflow):
+class Tree(Workflow):
     """A copy of the workflow in which commands may also be started and left to themselves."""
 
     def start(self, *arguments):
@@ -103,7 +90,7 @@ class Tree(pipeline.Workflow):
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """A tree in which the tiny run was done from beginning to end."""
-    tree = Tree(pipeline.copy_tree(tmp_path_factory.mktemp("undisturbed")))
+    tree = Tree(copy_tree(tmp_path_factory.mktemp("undisturbed")))
     defaults, smoke = ROOT / "params.yaml", ROOT / "workflow/presets/smoke.yaml"
     tiny = config.check(config.merge(config.load([defaults, smoke]), TINY))
     (tree.folder / "params.yaml").write_text(yaml.safe_dump(tiny))
