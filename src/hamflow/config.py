@@ -5,6 +5,7 @@ parameters repeats the jobs whose spec changed and no other.
 """
 
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -77,6 +78,14 @@ def check_checkpoint(metadata: Mapping[str, Any]) -> None:
         ConfigurationError: a key that is missing, or a type or value that cannot be.
     """
     _validate("checkpoint", metadata)
+
+
+def parse_value(text: str) -> Any:
+    """A value given by hand, in YAML. Raises ConfigurationError for what is no YAML, or no plain value."""
+    try:
+        return plain.parse_yaml(text)
+    except ValueError as error:
+        raise ConfigurationError(f"the value {reprlib.repr(text)} {error}") from error
 
 
 def parse_spec(text: str) -> Config:
@@ -195,15 +204,14 @@ def _without_nulls(value: Any) -> Any:
 
 def _parse_setting(setting: str) -> Config:
     path, equals, text = setting.partition("=")
-    if not equals or not path:
-        raise ConfigurationError(f"'{setting}' is not of the form key=value", fix="for example training.train_kimg=8")
-    try:
-        value = plain.parse_yaml(text)
-        for key in reversed(path.split(".", plain.DEEPEST)):
-            value = {key: value}
-        plain.check(value)
-    except ValueError as error:
-        raise ConfigurationError(f"the value of '{path}' {error}") from error
+    keys = path.split(".", plain.DEEPEST)
+    if not equals or not path or len(keys) > plain.DEEPEST:
+        raise ConfigurationError(
+            f"{reprlib.repr(setting)} is not of the form key=value", fix="for example training.train_kimg=8"
+        )
+    value = parse_value(text)
+    for key in reversed(keys):
+        value = {key: value}
     return value
 
 

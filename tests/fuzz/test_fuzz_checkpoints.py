@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 import torch
@@ -158,6 +159,49 @@ def test_hostile_headers(sandbox, sound):
 def test_any_bytes_at_all(sandbox, content, length):
     content = content if length is None else length.to_bytes(8, "little") + content
     assert read_all(sandbox, content) == (None, None)
+
+
+def file_of(header, content=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + content
+
+
+OURS = {"__metadata__": {"hamflow": "{}"}}
+TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+KNOWN = {
+    "empty": b"",
+    "a part of the length": b"abc",
+    "a header longer than any file": file_of(b"{}", length=2**63),
+    "a header nested without end": file_of(b"[" * 100_000),
+    "a header that is no mapping": file_of([1]),
+    "metadata that are no mapping": file_of({"__metadata__": [1]}),
+    "metadata of somebody else": file_of({"__metadata__": {"format": "pt"}}),
+    "metadata that are a number": file_of({"__metadata__": {"hamflow": "1"}}),
+    "metadata nested without end": file_of({"__metadata__": {"hamflow": "[" * 100_000}}),
+    "metadata with an infinity": file_of({"__metadata__": {"hamflow": '{"kimg": 1e999}'}}),
+    "a type that torch has not": file_of(
+        OURS | {"a": TENSOR | {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}, b"abc"
+    ),
+    "a negative size": file_of(OURS | {"a": TENSOR | {"shape": [-1]}}, bytes(4)),
+    "nothing, of enormous shape": file_of(OURS | {"a": TENSOR | {"shape": [0, 2**62], "data_offsets": [0, 0]}}),
+    "a hundred thousand dimensions": file_of(OURS | {"a": TENSOR | {"shape": [1] * 100_000}}, bytes(4)),
+    "a name with a NUL": file_of(OURS | {"a\0b": TENSOR}, bytes(4)),
+    "no checksum": file_of(OURS | {"a": TENSOR}, bytes(4)),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_known_hostile_files(sandbox, case):
+    assert read_all(sandbox, KNOWN[case]) == (None, None)
+
+
+def test_what_is_no_file_is_not_opened(sandbox):
+    """A device gives bytes without end, a pipe none: both would wait for ever."""
+    os.mkfifo(sandbox / "pipe")
+    for path in (sandbox, sandbox / "pipe", "/dev/zero", "/dev/stdin", sandbox / ("a" * 300), "a\0b"):
+        with pytest.raises(CheckpointError, match="there is no checkpoint"):
+            load_tensors(path)
+    (sandbox / "pipe").unlink()
 
 
 IDENTITY = {"spec": DESCRIPTIONS[0]["spec"], "seed": 0}
