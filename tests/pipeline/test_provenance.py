@@ -106,7 +106,9 @@ def test_on_one_kind_of_machine_a_changed_byte_does_not_hold(finished, copied):
     assert "1 of" in said.stdout
 
 
-@pytest.mark.parametrize(("factor", "device", "holds"), [(1.0001, None, False), (1.05, "another", True), (2.0, "another", False)])
+@pytest.mark.parametrize(
+    ("factor", "device", "holds"), [(1.0001, None, False), (1.05, "another", True), (2.0, "another", False)]
+)
 def test_a_number_may_move_on_another_kind_of_machine_and_is_named(finished, copied, factor, device, holds):
     name = spoil_number(copied, factor, device)
     verdict = verify.compare(finished.folder, copied, "quickstart", [RUN])
