@@ -239,6 +239,7 @@ def test_a_truncated_image_is_refused_wherever_it_ends(kind):
         ({"resolution": True}, "resolution"),
         ({"channels": 4}, "channels"),
         ({"channels": True}, "channels"),
+        ({"channels": 1.0}, "channels"),
         ({"filter": "nearest"}, "filter"),
         ({"filter": ["box"]}, "filter"),
         ({"licence": None}, "licence"),

@@ -42,7 +42,7 @@ def images(
         path: a folder, .zip, .tar, .tar.gz, .tgz, .tar.xz or .txz, from the working directory.
         resolution: height and width, pixels, 1 to 1024.
         channels: 3 (RGB) or 1 (grey, ITU-R 601); what is transparent becomes white.
-        filter: by which they are resized: lanczos (as the published recipes for FFHQ), box, bicubic, bilinear.
+        filter: by which they are resized: lanczos, box, bicubic or bilinear.
         licence: of the images, for the manifest.
     Raises:
         ConfigurationError: a value that cannot be.
@@ -53,7 +53,7 @@ def images(
         raise ConfigurationError(f"option `path` = {path!r} is not the path of a folder or archive")
     if isinstance(resolution, bool) or not isinstance(resolution, int) or not 1 <= resolution <= LARGEST_RESOLUTION:
         raise ConfigurationError(f"option `resolution` = {resolution!r} is not an integer from 1 to {LARGEST_RESOLUTION}")
-    if channels not in (1, 3) or isinstance(channels, bool):
+    if type(channels) is not int or channels not in (1, 3):
         raise ConfigurationError(f"option `channels` = {channels!r} is neither 1 (grey) nor 3 (RGB)")
     if filter not in FILTERS:
         raise ConfigurationError(f"option `filter` = {filter!r} is not one of {', '.join(FILTERS)}")
