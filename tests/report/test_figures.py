@@ -10,7 +10,7 @@ import torch
 from hamflow import data
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import save_array, save_tensors
-from hamflow.report import commands, style
+from hamflow.report import commands, nfe, style
 from hamflow.report.collect import MetricsError
 from hamflow.report.samples import COLUMNS, GAP, mosaic
 from hamflow.report.sources import find_samples
@@ -142,3 +142,17 @@ def test_every_known_method_has_its_own_colour_and_marker():
     for table in (style.COLOURS, style.MARKERS):
         assert len(set(table.values())) == len(table)
     assert not set(style.SPARE_COLOURS) & set(style.COLOURS.values())
+
+
+def test_the_discrepancy_of_a_model_is_no_sampler_in_the_figure(metrics, make_result, write_result, tmp_path, monkeypatch):
+    """Its rows have no NFE to be drawn at."""
+    hsd = {"hsd@sigma=0.1": {"value": 0.1, "n": 1797, "features": "features"}}
+    write_result(metrics, make_result("digits", "edm", sampler="none", nfe=0, metrics=hsd), "hsd")
+    tabulate(metrics, tmp_path)
+    legends = []
+    legend = nfe._legend
+    monkeypatch.setattr(nfe, "_legend", lambda rows: legends.extend(legend(rows)) or legend(rows))
+    nfe.plot_nfe(tmp_path / "table1.csv", tmp_path / "figure.png")
+    labels = [handle.get_label() for handle in legends]
+    assert "sampler heun" in labels
+    assert "sampler none" not in labels

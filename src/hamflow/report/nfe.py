@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hamflow.report import labels, paper, style
-from hamflow.report.collect import MetricsError
+from hamflow.report.collect import UNSAMPLED, MetricsError
 from hamflow.report.tables import Row, read_table
 
 PANELS_A_ROW = 2
@@ -25,7 +25,7 @@ def plot_nfe(table: str | Path, output: str | Path, datasets: Sequence[str] | No
     Raises:
         MetricsError: no such table, data set or metric.
     """
-    rows = read_table(Path(table))
+    rows = [row for row in read_table(Path(table)) if row["sampler"] != UNSAMPLED]
     known = list(dict.fromkeys(row["dataset"] for row in rows))
     for name in datasets or []:
         if name not in known:
