@@ -61,14 +61,14 @@ def check(config: Mapping[str, Any]) -> Config:
         plain.check(config)
     except ValueError as error:
         raise ConfigurationError(f"what the parameters hold cannot be: it {error}") from error
-    config = _without_nulls(config)
-    _validate("", config)
-    _check_references(config)
-    for dataset in config["run"]["datasets"]:
-        for method in config["run"]["methods"]:
-            training_spec(config, dataset, method)
-    _check_settings(config)
-    return config
+    checked: Config = _without_nulls(config)
+    _validate("", checked)
+    _check_references(checked)
+    for dataset in checked["run"]["datasets"]:
+        for method in checked["run"]["methods"]:
+            training_spec(checked, dataset, method)
+    _check_settings(checked)
+    return checked
 
 
 def check_checkpoint(metadata: Mapping[str, Any]) -> None:
