@@ -138,6 +138,35 @@ def test_hostile_descriptions(sandbox, sound, index):
     run()
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("network", "width", 65536),
+        ("network", "width", 10**12),
+        ("network", "depth", 1024),
+        ("network", "features", 1024),
+        ("network", "kind", "unet"),
+        ("resolved", "classes", 10**6),
+        ("resolved", "shape", [65536]),
+        ("resolved", "shape", [3, 65536, 65536]),
+        ("resolved", "shape", []),
+        ("resolved", "sigma_data", 2**62),  # whose square is no number of torch's
+        ("resolved", "sigma_data", 0),
+        ("resolved", "flow", {"name": "diffusion", "horizon": "far"}),
+        ("resolved", "flow", {"name": "reflection", "low": "x"}),
+        ("resolved", "flow", {"name": "oscillation", "alpha": 1.0}),  # which EDM's parameterisation does not fit
+        ("spec", "parameterisation", "none"),
+        ("spec", "dataset", "../x"),
+    ],
+)
+def test_known_hostile_descriptions(sandbox, sound, part, key, value):
+    _, tensors, description = sound[0]
+    changed = copy.deepcopy(description)
+    target = changed["spec"]["network"] if part == "network" else changed[part]
+    target[key] = value
+    assert read_all(sandbox, signed(changed, tensors, sandbox))[1] is None
+
+
 def test_hostile_headers(sandbox, sound):
     """Types, shapes, offsets and names of tensors are others, and the length of the header is right."""
     replaced = st.one_of(json_values, st.sampled_from([*NUMBERS, "F64", "BF16", "F4", "U8", [2**62], [0, 2**62]]))
