@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hamflow.errors import DataError
-from hamflow.files import read_json, sha256_of, write_json
-from hamflow.tracking.gather import header_metadata
+from hamflow.files import load_metadata, read_json, sha256_of, write_json
 from hamflow.tracking.records import run_key
 
 CRATE = "ro-crate-metadata.json"
@@ -58,7 +57,7 @@ def trace(path: Path, root: Path = Path()) -> dict[str, Facts]:
     run = f"{dataset}/{method}/seed{seed}"
     checkpoint = root / "checkpoints" / preset / run / "model.safetensors"
     samples = root / "results" / preset / "samples" / run / f"{path.stem}.npy"
-    trained = header_metadata(checkpoint) if checkpoint.exists() else {}
+    trained = load_metadata(checkpoint) if checkpoint.exists() else {}
     chain: dict[str, Facts] = {
         "number": {
             "file": str(path),

@@ -116,11 +116,8 @@ def repeat(
     scratch.mkdir(parents=True, exist_ok=True)
     if any(scratch.iterdir()):
         raise VerificationError(f"{scratch} is not empty", fix="give --scratch an empty folder, or compare with --again")
-    for name in TREE:
-        if (root / name).is_dir():
-            shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(root / name, scratch / name)
+    _copy_code(root, scratch)
+    _link_sources(root, scratch, load([root / "params.yaml", *overlays]))
     targets = [target for run in runs for target in _targets(root, preset, run)]
     command = [sys.executable, "-m", "snakemake", "--cores", cores, "--quiet", "progress", "--config", "tracking={uri: ''}"]
     command += ["--configfile", *(str(path.resolve()) for path in overlays)] if overlays else []
@@ -128,6 +125,26 @@ def repeat(
     environment["PYTHONPATH"] = str(scratch.resolve() / "src")
     if subprocess.run([*command, "--", *targets], cwd=scratch, env=environment).returncode != 0:
         raise VerificationError(f"the run in {scratch} failed", fix="its message stands above")
+
+
+def _copy_code(root: Path, scratch: Path) -> None:
+    for name in TREE:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(root / name, scratch / name)
+
+
+def _link_sources(root: Path, scratch: Path, config: Mapping[str, Any]) -> None:
+    """Let the user's own files, which parameters name from the project's folder, be found from the scratch folder, too."""
+    for entry in config["datasets"].values():
+        path = Path((entry["options"] or {}).get("path") or "/")
+        link = Path(os.path.normpath(scratch / path))
+        if not path.is_absolute() and (root / path).exists() and not link.exists():
+            if not link.is_relative_to(os.path.normpath(scratch)):
+                raise VerificationError(f"{path} is not below the project", fix="give it in the parameters from the root, /...")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((root / path).resolve())
 
 
 def compare(root: Path, again: Path, preset: str, runs: Sequence[str] = (), tolerance: float = TOLERANCE) -> Verdict:

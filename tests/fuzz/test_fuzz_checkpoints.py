@@ -13,7 +13,6 @@ from spoil import NUMBERS, altered, bounded_memory, bounded_time, fuzzed, spoilt
 from hamflow import models
 from hamflow.errors import CheckpointError
 from hamflow.files import load_metadata, load_tensors, save_tensors
-from hamflow.tracking.gather import header_metadata
 from hamflow.training.state import StateFolder
 
 MLP = {"kind": "mlp", "width": 4, "depth": 1, "features": 1}
@@ -76,7 +75,6 @@ def read_all(sandbox, content):
     path.write_bytes(content)
     before = tree(sandbox)
     accepted(lambda: load_metadata(path))
-    accepted(lambda: header_metadata(path))
     tensors = accepted(lambda: load_tensors(path))
     model = accepted(lambda: models.load(path))
     assert tree(sandbox) == before

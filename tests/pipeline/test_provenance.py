@@ -93,6 +93,25 @@ def test_work_done_again_for_one_run_is_equal_byte_for_byte(finished, tmp_path):
     assert "is not empty" in kept.stdout
 
 
+def test_the_user_s_own_images_are_found_again_unless_they_lie_outside(tmp_path):
+    root, scratch = tmp_path / "project", tmp_path / "elsewhere/again"
+    (root / "photos").mkdir(parents=True)
+    scratch.mkdir(parents=True)
+    for path in (root / "photos/mine.zip", tmp_path / "outside.zip"):
+        path.write_bytes(b"pixels")
+
+    def link(path):
+        verify._link_sources(root, scratch, {"datasets": {"mine": {"options": {"path": path}}, "digits": {"options": {}}}})
+
+    link("photos/mine.zip")
+    link("photos/mine.zip")
+    link(str(tmp_path / "outside.zip"))
+    assert (scratch / "photos/mine.zip").read_bytes() == b"pixels"
+    assert [path.name for path in scratch.iterdir()] == ["photos"]
+    with pytest.raises(verify.VerificationError, match="not below the project"):
+        link("../outside.zip")
+
+
 def test_on_one_kind_of_machine_a_changed_byte_does_not_hold(finished, copied):
     path = copied / f"results/quickstart/samples/{RUN}/heun-nfe3.npy"
     samples = np.load(path)

@@ -146,6 +146,18 @@ def test_a_killed_job_has_its_lines_and_its_status_in_the_store(store, rows):
     wait_until(lambda: "KILLED" in rows("runs")[0])
 
 
+def test_sigterm_to_all_processes_of_a_job_leaves_it_to_the_job_to_say_how_it_ended(store, stream, rows):
+    with stream(f"sqlite:///{store}", said := []) as live:
+        live.log({"kimg": 1.0, "loss": 1.0})
+        wait_until(lambda: rows("metrics"))
+        live._process.send_signal(signal.SIGTERM)  # as `scancel` does
+        live.log({"kimg": 2.0, "loss": 0.5})
+        live.close("KILLED")
+    assert said == []
+    assert len(rows("metrics")) == 2
+    assert "KILLED" in rows("runs")[0]
+
+
 def test_lines_that_come_faster_than_the_store_takes_them_arrive_in_batches(store, rows):
     subprocess.run(job(store, lines=300, patience=LONG), check=True, stdout=subprocess.DEVNULL)
     points = rows("metrics")

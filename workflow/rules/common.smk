@@ -114,6 +114,8 @@ os.environ.update(
 if config["tracking"]["uri"]:
     os.environ.setdefault("MLFLOW_TRACKING_URI", config["tracking"]["uri"])
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
+if workflow.remote_exec and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("sqlite:"):
+    del os.environ["MLFLOW_TRACKING_URI"]  # SQLite's locks do not hold between nodes: `publish` fills the store afterwards
 
 
 wildcard_constraints:

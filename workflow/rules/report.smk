@@ -45,7 +45,7 @@ rule tabulate:
     conda:
         ENVIRONMENT
     params:
-        folders=sorted({str(Path(path).parent) for path in all_values()}),
+        folders=lambda w, input: sorted({str(Path(path).parent) for path in input["values"]}),
         output=subpath(output.csv, parent=True),
     shell:
         "hamflow tabulate --metrics {params.folders} --output {params.output} > {log} 2>&1"

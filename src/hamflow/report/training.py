@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hamflow.errors import DataError
+from hamflow.files import load_metadata
 from hamflow.report import labels, style
 from hamflow.report.sources import method_label
-from hamflow.tracking.gather import header_metadata
 
 PANELS_A_ROW = 2
 
@@ -48,7 +48,7 @@ def _panel(axes: Any, runs: Mapping[str, Sequence[Path]]) -> None:
     losses: list[float] = []
     for method, paths in runs.items():
         for path in paths:
-            records = header_metadata(path).get("history", [])
+            records = load_metadata(path).get("history", [])
             if not records:
                 raise DataError(f"{path} has no loss", fix="train again, for longer than one `training.report_kimg`")
             axes.plot(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamflow.adam import Adam
 from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.score import draws, objectives
 
@@ -65,7 +66,7 @@ def train_directly(score: nn.Module, loss: Loss, source: draws.Source, settings:
         DivergenceError: a loss or gradient that is not finite, with the step.
     """
     average, like = copy.deepcopy(score), next(score.parameters())
-    optimizer = torch.optim.Adam(score.parameters(), settings.learning_rate)
+    optimizer = Adam(score.parameters(), settings.learning_rate)
     for step in range(settings.steps):
         rng = draws.generator(seed, step)
         value = loss(score, source(settings.batch, rng).to(like), rng).mean()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hamflow.adam import Adam
 from hamflow.dynamics import simulate
 from hamflow.errors import CheckpointError, DivergenceError
 from hamflow.files import load_tensors, save_tensors
@@ -55,8 +56,8 @@ class HamiltonianScoreMatching:
         self.force, self.critic, self.source, self.settings, self.seed = force, critic, source, settings, seed
         self.average = {"force": copy.deepcopy(force), "critic": copy.deepcopy(critic)}
         self.optimizers = {
-            "force": torch.optim.Adam(force.parameters(), settings.learning_rate, betas=settings.betas),
-            "critic": torch.optim.Adam(critic.parameters(), settings.critic_learning_rate, betas=settings.betas),
+            "force": Adam(force.parameters(), settings.learning_rate, betas=settings.betas),
+            "critic": Adam(critic.parameters(), settings.critic_learning_rate, betas=settings.betas),
         }
         self.step = 0
         self._like = next(force.parameters())

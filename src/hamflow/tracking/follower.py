@@ -25,6 +25,7 @@ NICENESS = 10  # MLflow's import takes seconds of a processor, which the jobs ne
 
 def main() -> None:
     """Follow one job to its end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a scheduler sends it to all; the job says how it ended
     os.nice(NICENESS)
     answer, sys.stdout = sys.stdout, sys.stderr  # MLflow prints, too
     lines: queue.SimpleQueue = queue.SimpleQueue()

@@ -24,7 +24,6 @@ from hamflow.tracking.records import (
 )
 
 BOUND = "data"  # stands for a method where real data are measured
-header_metadata = load_metadata
 FACTS = ("kimg", "parameters", "data_sha256", "packages")  # of a checkpoint's metadata, which become tags
 
 

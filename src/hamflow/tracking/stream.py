@@ -11,7 +11,7 @@ from hamflow.files import canonical_json
 from hamflow.tracking import store
 from hamflow.tracking.records import flatten, identity_tags, run_key, run_name
 
-SECONDS_TO_CLOSE = 1.0
+SECONDS_TO_CLOSE = 0.6  # with the time to die, and what it takes to start the process, less than a second
 SECONDS_TO_DIE = 0.2  # of a process that was killed
 LATE = "the store did not take everything in time; `hamflow publish` completes the run"
 

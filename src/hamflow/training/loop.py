@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hamflow import data, models, runtime
+from hamflow.adam import Adam
 from hamflow.errors import DivergenceError
 from hamflow.files import save_tensors, write_json, write_text
 from hamflow.flows import velocity_loss
@@ -69,9 +70,7 @@ class _Run:
         self.average = ExponentialMovingAverage(
             self.network, 1000 * self.settings["ema_halflife_kimg"], self.settings["ema_rampup"]
         )
-        self.optimiser = torch.optim.Adam(
-            self.network.parameters(), lr=self.settings["learning_rate"], betas=tuple(self.settings["betas"])
-        )
+        self.optimiser = Adam(self.network.parameters(), lr=self.settings["learning_rate"], betas=tuple(self.settings["betas"]))
         self.metadata = {
             "spec": spec,
             "resolved": self.model.resolved,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamflow.adam import Adam
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.score.estimators.base import Estimate, estimator, folds_of, pair_gain
@@ -91,7 +92,7 @@ def fit_critic(
     """
     predictor = predictor.to(x)
     average = copy.deepcopy(predictor)
-    optimizer = torch.optim.Adam(predictor.parameters(), learning_rate, betas=(0.9, 0.99))
+    optimizer = Adam(predictor.parameters(), learning_rate, betas=(0.9, 0.99))
     half, grid = x.shape[1] // 2, torch.from_numpy(times).to(x)
     for step in range(steps):
         picked = torch.from_numpy(rng.choice(units, size=batch)).to(x.device)
