@@ -44,11 +44,12 @@ test-slurm: install  ## the tests on a real SLURM, which they install and start:
 bench: install  ## how long the workflow, a job and a training step take; compared with their targets
 	python tools/bench.py
 
-lint: install  ## style of Python and Snakemake
+lint: install  ## style of Python and Snakemake, and types
 	ruff check .
 	ruff format --check .
 	snakefmt --check --line-length 110 Snakefile workflow/rules
 	snakemake --lint
+	mypy src
 
 ui: install  ## MLflow's pages of all runs
 	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def examine(params: list[Path]) -> None:
         _check("code", lambda: f"commit {source_version()['git_commit']}, changed: {source_version()['git_dirty']}"),
         _check("device", lambda: runtime.describe_device(runtime.configure())),
         _check("feature network efficientnet_lite0", _features),
-        *(_check(f"parameters {path}", lambda path=path: _parameters(path, params)) for path in params),
+        *(_check(f"parameters {path}", partial(_parameters, path, params)) for path in params),
     ]
     for package, purpose in OPTIONAL.items():
         found = importlib.util.find_spec(package) is not None

@@ -93,7 +93,7 @@ def build(spec: dict[str, Any], resolved: dict[str, Any], seed: int = 0) -> Mode
         torch.manual_seed(seed)
         network = networks.build(spec["network"], shape, classes)
     if len(shape) == 3:
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(
         flow=flow,
         parameterisation=parameterisation.build(spec["parameterisation"], flow, resolved["sigma_data"]),

@@ -220,7 +220,7 @@ def _compared(file: str, name: str, before: Any, after: Any, tolerance: float, e
         return
     numbers = [math.nan if value is None else float(value) for value in (before, after)]
     within = abs(numbers[1] - numbers[0]) <= max(tolerance * abs(numbers[0]), error)
-    yield Moved(file, name, *numbers, within)
+    yield Moved(file, name, numbers[0], numbers[1], within)
 
 
 def _numbers(tree: Any, prefix: str = "") -> Iterable[tuple[str, float]]:

@@ -102,7 +102,8 @@ class Cluster:
         steps = [p for p in named("slurmstepd") if log in {file.path for file in p.open_files()}]
         doomed = [process for step in steps for process in [step, *step.children(recursive=True)]]
         for process in [*(p for p in named("slurmd") if p.cmdline()[1:] == ["-N", node]), *doomed]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ends by itself when the one before it is gone
+                process.kill()
 
     def restore(self, node: str) -> None:
         """Start a lost node's daemon again."""

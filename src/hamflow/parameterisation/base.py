@@ -1,9 +1,10 @@
 """The contract between a flow and a network."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hamflow.flows import HamiltonianFlow
 from hamflow.registry import Registry
@@ -13,6 +14,9 @@ PARAMETERISATIONS: Registry = Registry("parameterisation", "hamflow.parameterisa
 # Noise levels that a network is ever told; beyond them the optimal velocity does not change to visible precision
 # (Karras et al. 2022, table 1: sigma_min and sigma_max of the sampler).
 SIGMA_RANGE = (0.002, 80.0)
+
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (input, noise label, class label) -> output
 
 
 class Parameterisation(ABC):
@@ -27,7 +31,7 @@ class Parameterisation(ABC):
         self.flow, self.sigma_data = flow, sigma_data
 
     @abstractmethod
-    def velocity(self, network: nn.Module, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+    def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         """V(x_t, t), [N, *dims] like x; t scalar or [N]; label int64 [N] for a class-conditional network."""
 
     def weight(self, t: Tensor) -> Tensor:

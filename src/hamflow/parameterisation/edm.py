@@ -1,12 +1,12 @@
 """EDM's preconditioning."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hamflow.dynamics import broadcast
 from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
-from hamflow.parameterisation.base import PARAMETERISATIONS, Parameterisation
+from hamflow.parameterisation.base import PARAMETERISATIONS, Network, Parameterisation
 
 
 @PARAMETERISATIONS.register("edm")
@@ -28,7 +28,7 @@ class EDM(Parameterisation):
             )
         super().__init__(flow, sigma_data)
 
-    def velocity(self, network: nn.Module, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+    def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         sigma = broadcast(t, x)
         spread = torch.sqrt(sigma**2 + self.sigma_data**2)
         inner = network(x / spread, self.noise_label(x, t), label)

@@ -1,8 +1,8 @@
 """The network is the velocity."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from hamflow.parameterisation.base import PARAMETERISATIONS, Parameterisation
+from hamflow.parameterisation.base import PARAMETERISATIONS, Network, Parameterisation
 
 
 @PARAMETERISATIONS.register("velocity")
@@ -12,5 +12,5 @@ class Velocity(Parameterisation):
     For the Oscillation HGF with alpha = 1 / sigma_data this is EDM's network up to its sign [derived, SPEC 2.4].
     """
 
-    def velocity(self, network: nn.Module, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+    def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         return network(self.flow.standardise(x, t, self.sigma_data), self.noise_label(x, t), label)

@@ -9,7 +9,7 @@ from hamflow.report.collect import UNSAMPLED, MetricsError
 from hamflow.report.tables import Row, read_table
 
 PANELS_A_ROW = 2
-BOUND_LINE = {"color": style.colour(paper.BOUND), "linestyle": (0, (4, 3)), "linewidth": 1.1}
+BOUND_LINE: dict[str, Any] = {"color": style.colour(paper.BOUND), "linestyle": (0, (4, 3)), "linewidth": 1.1}
 
 
 def plot_nfe(table: str | Path, output: str | Path, datasets: Sequence[str] | None = None, metric: str | None = None) -> None:

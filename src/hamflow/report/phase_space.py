@@ -71,7 +71,7 @@ def plot_phase_space(output: str | Path) -> None:
     with style.drawing(output, 10.2, 6.6) as figure:
         panels = figure.subplots(2, 3, height_ratios=[1.2, 1])
         for column, (title, (name, options)) in enumerate(FLOWS.items()):
-            flow = flows.build(name, **options)
+            flow: Any = flows.build(name, **options)  # a LinearFlow
             _draw_phase_space(panels[0, column], flow)
             _draw_generation(panels[1, column], flow)
             panels[0, column].set_title(f"{title}, T = {_readable(flow.horizon)}")
@@ -142,7 +142,7 @@ def _line_in_time(axes: Any, x: np.ndarray, y: np.ndarray, times: torch.Tensor) 
     pieces = np.stack([points[:-1], points[1:]], 1)
     axes.plot(x, y, color="white", linewidth=2.6, zorder=3)
     fractions = ((times[:-1] + times[1:]) / (2 * times.max())).numpy()
-    axes.add_collection(LineCollection(pieces, array=fractions, cmap=style.time_map(), clim=(0, 1), **LINE))
+    axes.add_collection(LineCollection(list(pieces), array=fractions, cmap=style.time_map(), clim=(0, 1), **LINE))
 
 
 def _time_scale() -> Any:

@@ -40,7 +40,7 @@ LINES = {
 INK = "#222222"
 START, END = "#2166AC", "#C4302B"  # of a flow, t = 0 and t = T, as in the paper's figures
 
-PARAMETERS = {
+PARAMETERS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,

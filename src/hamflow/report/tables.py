@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def aggregate(results: Sequence[Result]) -> list[Row]:
     where it has none; `nfe` of an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's
     metric used.
     """
-    groups: dict[tuple, list[tuple[Result, dict]]] = {}
+    groups: dict[tuple, list[tuple[Result, Mapping[str, Any]]]] = {}
     for result in results:
         for name, metric in result.metrics.items():
             if metric["value"] is not None:  # it does not apply to these samples
@@ -112,16 +112,16 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def _sort_key(key: tuple, members: Sequence[tuple[Result, dict]]) -> tuple:
+def _sort_key(key: tuple, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> tuple:
     dataset, conditional, method, sampler, setting, metric = key
     return dataset, conditional, method, sampler, _nfe(members), setting, metric
 
 
-def _nfe(members: Sequence[tuple[Result, dict]]) -> float:
+def _nfe(members: Sequence[tuple[Result, Mapping[str, Any]]]) -> float:
     return statistics.fmean(result.nfe for result, _ in members)
 
 
-def _row(name: str, members: Sequence[tuple[Result, dict]]) -> Row:
+def _row(name: str, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> Row:
     result, metric = members[0]
     values = [float(m["value"]) for _, m in members]
     spread = statistics.stdev(values) if len(values) > 1 else metric.get("standard_error")

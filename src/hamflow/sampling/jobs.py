@@ -40,7 +40,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     chosen = runtime.configure(device)
     model, dataset = models.load(checkpoint, chosen), data.load(data_folder)
     _check_belongs(spec, checkpoint, model, dataset)
-    facts = {
+    facts: dict[str, Any] = {
         "seed": seed,
         "first_seed": seed * SEEDS_PER_RUN,
         "checkpoint_sha256": sha256_of(checkpoint),
@@ -76,7 +76,7 @@ def draw(model: Model, spec: dict[str, Any], sampler: str, nfe: int | str, seeds
     """
     steps = steps_for(sampler, nfe)
     times = time_grid(
-        model.flow, 1 if steps == ADAPTIVE else steps, spec["grid"], spec["rho"], spec["sigma_min"], spec["sigma_max"]
+        model.flow, steps if isinstance(steps, int) else 1, spec["grid"], spec["rho"], spec["sigma_min"], spec["sigma_max"]
     )
     progress = Progress(f"sample {spec['dataset']}/{spec['method']} {sampler} nfe {nfe}", len(seeds), "sample")
     parts, spent = [], 0

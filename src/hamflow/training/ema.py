@@ -28,5 +28,5 @@ class ExponentialMovingAverage:
         averages, weights = list(self.network.parameters()), list(network.parameters())
         for average, weight in zip(averages, weights, strict=True):
             average.lerp_(weight, 1 - keep)
-        for average, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            average.copy_(buffer)
+        for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            kept.copy_(buffer)
