@@ -1,5 +1,4 @@
 # All helpers of the workflow: the checked parameters, the paths of the artefacts, and the specification of each job.
-import ast
 import contextlib
 import functools
 import os
@@ -115,7 +114,9 @@ if config["tracking"]["uri"]:
     os.environ.setdefault("MLFLOW_TRACKING_URI", config["tracking"]["uri"])
     os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
 if workflow.remote_exec and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("sqlite:"):
-    del os.environ["MLFLOW_TRACKING_URI"]  # SQLite's locks do not hold between nodes: `publish` fills the store afterwards
+    del os.environ[
+        "MLFLOW_TRACKING_URI"
+    ]  # SQLite's locks do not hold between nodes: `publish` fills the store afterwards
 
 
 wildcard_constraints:
@@ -157,6 +158,13 @@ def label_options():
 
 
 # --- the source files that determine a result -----------------------------------------------------------------------
+
+REGISTERED = re.compile(r"^@(?:\w+\.)?register\(\"(\w+)\"", flags=re.MULTILINE)
+
+# Read with an expression, and not with `ast`, which would take half a second of every call of Snakemake.
+IMPORT = re.compile(
+    r"^\s*(?:from (hamflow[\w.]*) import (\([^)]*\)|.*)|import (hamflow[\w.]+))", flags=re.MULTILINE
+)
 
 
 def sources(*packages, using=()):
@@ -201,37 +209,28 @@ def source_files(packages, used):
 
 def modules_in(package):
     """The dotted names of a package's modules, or of the one module of that name."""
-    root = Path("src", "hamflow", *package.split("."))
-    if not root.is_dir():
-        return [f"hamflow.{package}"]
-    return [
-        ".".join(path.with_suffix("").parts[1:]).removesuffix(".__init__")
-        for path in sorted(root.rglob("*.py"))
-    ]
+    root = f"hamflow.{package}"
+    return [name for name in all_modules() if name == root or name.startswith(f"{root}.")]
+
+
+@functools.cache
+def all_modules():
+    """The paths of hamflow's modules, by their dotted names."""
+    paths = {
+        ".".join(path.with_suffix("").parts[1:]): str(path) for path in Path("src", "hamflow").rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): path for name, path in sorted(paths.items())}
 
 
 @functools.cache
 def module_facts(module):
     """(path, names that it registers, modules of hamflow that it imports) of a dotted module name."""
-    path = Path("src", *module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    text = path.read_text()
-    registered = frozenset(re.findall(r"^@(?:\w+\.)?register\(\"(\w+)\"", text, flags=re.MULTILINE))
+    path = all_modules()[module]
+    text = Path(path).read_text()
     imported = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            imported.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module)
-            imported.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return str(path), registered, {name for name in imported if exists(name)}
-
-
-def exists(module):
-    path = Path("src", *module.split("."))
-    return module.startswith("hamflow.") and (
-        path.with_suffix(".py").exists() or (path / "__init__.py").exists()
-    )
+    for package, names, name in IMPORT.findall(text):
+        imported.update([package, name, *(f"{package}.{found}" for found in re.findall(r"\w+", names))])
+    return path, frozenset(REGISTERED.findall(text)), imported & all_modules().keys() - {"hamflow"}
 
 
 # --- what is to be made ---------------------------------------------------------------------------------------------
