@@ -134,11 +134,12 @@ def test_neither_spec_nor_parameters(capsys, tmp_path):
     refused(capsys, ["prepare", "--spec", "[1]", "--output", tmp_path / "out"], "must be a JSON object")
 
 
-def test_a_negative_seed(chain, capsys, tmp_path):
+@pytest.mark.parametrize("seed", ["-1", str(2**64)])
+def test_a_seed_that_cannot_be(chain, capsys, tmp_path, seed):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["train", *chain["job"], "--seed", "-1", "--output", str(tmp_path / "x")])
+        cli.main(["train", *chain["job"], "--seed", seed, "--output", str(tmp_path / "x")])
     assert stop.value.code == 2
-    assert "a seed is an integer >= 0, got -1" in capsys.readouterr().err
+    assert f"a seed is an integer from 0 to 1000000000, got {seed}" in capsys.readouterr().err
 
 
 def test_a_missing_data_set(chain, capsys, tmp_path):
@@ -166,7 +167,7 @@ def test_a_truncated_checkpoint(chain, capsys, tmp_path):
 
 def test_a_checkpoint_of_another_configuration(chain, capsys, tmp_path):
     arguments = ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s", "--method", "edm"]
-    refused(capsys, arguments, "trained with method 'oscillation', but samples of 'edm'")
+    refused(capsys, arguments, "trained with method 'oscillation', but results of 'edm'")
     data = tmp_path / "digits"
     assert (
         cli.main(
@@ -194,6 +195,36 @@ def test_a_device_that_is_not_there(chain, capsys, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     refused(capsys, ["train", *chain["job"], "--device", "cuda", "--output", tmp_path / "x"], "no CUDA device", "--device cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", ""])
+def test_a_device_that_cannot_be(chain, capsys, tmp_path, device):
+    refused(capsys, ["train", *chain["job"], "--device", device, "--output", tmp_path / "x"], f"no device '{device}'")
+
+
+@pytest.mark.parametrize("threads", ["many", "0", ""])
+def test_threads_that_are_no_number(chain, capsys, tmp_path, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    refused(capsys, ["train", *chain["job"], "--output", tmp_path / "x"], "OMP_NUM_THREADS", "export")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "sample", "evaluate"])
+@pytest.mark.parametrize("spec", ["{}", '{"name": "digits"}', '{"dataset": "digits", "method": "edm", "training": {}}'])
+def test_a_specification_that_lacks_a_key(capsys, tmp_path, verb, spec):
+    paths = {"train": ["--data", "d"], "sample": ["--data", "d", "--checkpoint", "c"]}.get(verb, [])
+    paths = ["--data", "d", "--reference", "r"] if verb == "evaluate" else paths
+    refused(capsys, [verb, "--spec", spec, *paths, "--output", tmp_path / "x"], "required")
+
+
+@pytest.mark.parametrize("option", ["name", "self"])
+def test_an_option_that_is_named_like_an_argument(chain, capsys, tmp_path, option):
+    job = ["prepare", *PARAMS, "--dataset", "rings", "--set", f"datasets.rings.options={{{option}: 1}}"]
+    refused(capsys, [*job, "--output", tmp_path / "x"], f"has no option '{option}'")
+
+
+def test_a_file_in_the_place_of_a_folder(chain, capsys, tmp_path):
+    (tmp_path / "x").write_text("")
+    refused(capsys, ["train", *chain["job"], "--output", tmp_path / "x"], "PathError", str(tmp_path / "x"))
 
 
 @pytest.fixture

@@ -185,6 +185,8 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]
         ("a: !!timestamp x", "the tag"),
         ("a: !!python/object/apply:os.system [echo]", "the tag"),
         ("a: 2020-01-01", "a date"),
+        ("a: " + "1:" * 300 + "1.0", "a number of 603 characters"),
+        ("a: -1_0:" + "59:" * 300_000 + "1", "a number of 900006 characters"),
         ("1: 2", "keys are texts"),
         ("a: 1e999999\nb: .nan", "finite"),
         ("x" * 2**21, "characters"),

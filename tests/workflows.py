@@ -48,12 +48,16 @@ class Workflow:
         self.folder = folder
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Run a command there, as in an activated environment; stdout and stderr together."""
+        """Run a command there, as in an activated environment; stdout and stderr together.
+
+        Snakemake finds the folder's own hamflow by itself; `hamflow` is the installed one, but for PYTHONPATH.
+        """
         paths = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": str(self.folder / "src"),
             "OMP_NUM_THREADS": "1",
         }
+        if arguments[0] != "snakemake":
+            paths["PYTHONPATH"] = str(self.folder / "src")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         done = subprocess.run(
             arguments,

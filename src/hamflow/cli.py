@@ -16,6 +16,8 @@ from hamflow.files import exclusive, load_metadata
 EPILOG = """A job's specification comes either as --spec JSON, which is how the workflow passes it, or from
 --params FILE (again for each overlay) with --dataset and --method, which resolves the same one."""
 
+LARGEST_SEED = 10**9  # as in the schema of the parameters
+
 # verbs whose arguments and work live beside what they do
 MOUNTED = (
     "hamflow.report.commands",
@@ -32,6 +34,12 @@ DISK_ERRORS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission is denied",
 }
+PATH_ERRORS = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.EEXIST: "it is there already, and no folder",
+    errno.ENOTDIR: "a part of the path is no folder",
+    errno.EISDIR: "it is a folder, not a file",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
+        if error.errno in PATH_ERRORS and error.filename:
+            print(f"PathError: {error.filename}: {PATH_ERRORS[error.errno]}", file=sys.stderr)
+            print("  Fix: look at the paths that were given.", file=sys.stderr)
+            return 2
         if error.errno not in DISK_ERRORS:
             raise
         print(f"DiskError: {DISK_ERRORS[error.errno]}: {error.filename or 'while writing'}", file=sys.stderr)
@@ -86,6 +98,7 @@ def _add_train(verbs: Any) -> None:
     _spec_arguments(verb, method=True)
     _job_arguments(verb)
     verb.add_argument("--output", type=Path, required=True, help="checkpoints/<preset>/<dataset>/<method>/seed<k>")
+    verb.add_argument("--keep", action="store_true", help="keep links to the result in state/, from which it can be put back")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -107,21 +120,23 @@ def _is_trained(options: argparse.Namespace, spec: config.Config) -> bool:
 
 def _train_alone(options: argparse.Namespace, spec: config.Config) -> None:
     from hamflow.tracking import RunStream
+    from hamflow.tracking.commands import DEFAULT_EXPERIMENT
+    from hamflow.tracking.records import preset_of
     from hamflow.training import train
     from hamflow.training.interruption import EXIT_CODE, Interrupted
 
     stream = RunStream.of_training(
-        preset=options.output.resolve().parents[2].name,
+        preset=preset_of(options.output),
         dataset=spec["dataset"],
         method=spec["method"],
         seed=options.seed,
         spec=spec,
         uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
-        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "hamflow"),
+        experiment=DEFAULT_EXPERIMENT,
     )
     with stream:
         try:
-            train(spec, options.data, options.seed, options.output, options.device, stream.log)
+            train(spec, options.data, options.seed, options.output, options.device, stream.log, options.keep)
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
             stream.close("KILLED")
@@ -198,7 +213,7 @@ def _spec_arguments(verb: argparse.ArgumentParser, method: bool = False) -> None
 
 def _job_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    verb.add_argument("--seed", type=_seed, default=0, help="integer >= 0 (default: 0)")
+    verb.add_argument("--seed", type=_seed, default=0, help="integer from 0 to 10^9 (default: 0)")
     _device_argument(verb)
 
 
@@ -208,15 +223,15 @@ def _device_argument(verb: argparse.ArgumentParser) -> None:
 
 def _seed(text: str) -> int:
     seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"a seed is an integer >= 0, got {seed}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"a seed is an integer from 0 to {LARGEST_SEED}, got {seed}")
     return seed
 
 
 def _spec(options: argparse.Namespace, resolve: Callable[[config.Config], config.Config]) -> config.Config:
     """The specification of a job, from --spec or from --params."""
     if options.spec is not None:
-        return config.parse_spec(options.spec)
+        return config.parse_spec(options.spec, options.verb)
     if not options.dataset:
         raise ConfigurationError("neither --spec nor --dataset is given", fix="--params params.yaml --dataset digits")
     return resolve(config.load(options.params or [Path("params.yaml")], options.set))

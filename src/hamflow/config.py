@@ -88,11 +88,12 @@ def parse_value(text: str) -> Any:
         raise ConfigurationError(f"the value {reprlib.repr(text)} {error}") from error
 
 
-def parse_spec(text: str) -> Config:
-    """A job's specification as the command line has it.
+def parse_spec(text: str, verb: str = "") -> Config:
+    """A job's specification as the command line has it, of a verb (prepare, train, sample, evaluate) or of any.
 
     Raises:
-        ConfigurationError: no JSON object of plain values, or a name that would leave the folder of the results.
+        ConfigurationError: no JSON object of plain values, a name that would leave the folder of the results, or what the
+            verb cannot use: a key that is missing, a type or value that cannot be.
     """
     try:
         spec = plain.parse_json(text)
@@ -103,6 +104,8 @@ def parse_spec(text: str) -> Config:
     for key in NAMED:
         if key in spec and not (isinstance(name := spec[key], str) and NAME.fullmatch(name)):
             raise ConfigurationError(f"--spec has the {key} {name!r}", why=WHY_NAMES, fix=FIX_NAMES)
+    if verb:
+        _validate(verb, spec)
     return spec
 
 

@@ -1,6 +1,7 @@
 """A model: a flow, what the network means in it, and the network; built from a spec or loaded from a checkpoint."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
             model = build(metadata["spec"], metadata["resolved"])
         _check_fit(model.network, tensors)
         model.network.load_state_dict(tensors)
-    except (ConfigurationError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        reason = error.what if isinstance(error, ConfigurationError) else str(error).splitlines()[0]
+    except (ConfigurationError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = error.what if isinstance(error, ConfigurationError) else (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"the weights in {path} do not fit the network that it describes ({reason})",
             why="it was written by another version, or altered",
@@ -127,6 +128,32 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Model:
     model.network.to(device).requires_grad_(False).eval()
     model.metadata = metadata
     return model
+
+
+def check_belongs(named: Mapping[str, Any], checkpoint: str | Path, model: Model, dataset: Any) -> None:
+    """Refuse a checkpoint for results that would stand under another data set's or method's name.
+
+    Args:
+        named: what the results will say of themselves: `dataset` and `method`, either of which may be absent.
+        checkpoint: its path. dataset: the prepared data set.
+    Raises:
+        CheckpointError: it was trained on other data, or by another method.
+    """
+    trained = model.metadata["spec"]
+    for key in ("dataset", "method"):
+        if key in named and trained[key] != named[key]:
+            raise CheckpointError(
+                f"{checkpoint} was trained with {key} '{trained[key]}', but results of '{named[key]}' are asked for",
+                why="they would stand under the wrong name in every table",
+                fix=f"give the checkpoint of '{named[key]}', or retrain",
+            )
+    if model.metadata["data_sha256"] != dataset.sha256:
+        raise CheckpointError(
+            f"{checkpoint} was trained on other data than those in {dataset.folder} "
+            f"(sha256 {model.metadata['data_sha256'][:12]}…, now {dataset.sha256[:12]}…)",
+            why="it would be compared with data that it never saw",
+            fix="train again, or restore the data with `dvc checkout`",
+        )
 
 
 class _NoMoreThan(TorchFunctionMode):

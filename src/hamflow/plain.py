@@ -7,6 +7,7 @@ that the caller puts the file's name before them.
 
 import json
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ MOST_CHARACTERS = 2**20
 MOST_VALUES = 20_000
 DEEPEST = 32
 LARGEST_INTEGER = 2**63 - 1
+LONGEST_NUMBER = 100  # characters
+NUMBER_OF_BASE_60 = re.compile(r"[-+]?\d[\d_]*:")  # YAML 1.1 has it, 1:30 is 90: quadratic in its length, unless it overflows
 
 
 def parse_yaml(text: str) -> Any:
@@ -29,7 +32,7 @@ def parse_yaml(text: str) -> Any:
     try:
         size = _expanded_size(text)
         value = yaml.safe_load(text) if size <= MOST_VALUES else None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that cannot be
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: a date or a number that cannot be
         raise ValueError(f"is not YAML: {error}") from error
     if size > MOST_VALUES:
         raise _too_large(MOST_VALUES)
@@ -122,6 +125,8 @@ def _expanded_size(text: str) -> int:
         elif isinstance(event, yaml.AliasEvent):
             _add(opened, sizes.get(event.anchor, MOST_VALUES + 1))
         elif isinstance(event, yaml.ScalarEvent):
+            if event.implicit[0] and len(event.value) > LONGEST_NUMBER and NUMBER_OF_BASE_60.match(event.value):
+                raise ValueError(f"it has a number of {len(event.value)} characters")
             sizes |= {event.anchor: 1} if event.anchor else {}
             _add(opened, 1)
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -12,6 +12,7 @@ from typing import Any
 from hamflow.files import read_json, write_json
 
 PACKAGES = ("hamflow", "torch", "numpy", "scipy", "safetensors")
+SOURCES = ("src", "workflow", "Snakefile", "params.yaml")  # what a result depends on; tables that git has are results
 CIRCUMSTANCES = ("git_commit", "git_dirty", "host", "wall_seconds", "training", "sampling")
 RUN_FILE = "run.json"  # beside a checkpoint and beside samples: the circumstances of the job that wrote them
 
@@ -55,12 +56,15 @@ def read_circumstances(folder: Path) -> dict[str, Any]:
 
 @cache
 def source_version() -> dict[str, Any]:
-    """{git_commit, git_dirty} of the tree that this package runs from; None where it is no git checkout."""
+    """{git_commit, git_dirty} of the tree that this package runs from; None where it is no git checkout.
+
+    Dirty: code or parameters differ from the commit; a new file, such as a flow that was added, counts.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
-    commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=no")
+    commit = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain", "--untracked-files=normal", "--", *SOURCES)
     return {"git_commit": commit, "git_dirty": None if status is None else bool(status)}
 
 
@@ -76,7 +80,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """What a git command says in a folder; None where git is absent or fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -44,7 +44,7 @@ class Registry(Generic[T]):
             raise ConfigurationError(f"unknown {self.kind} '{name}'", fix=nearest(name, entries))
         return entries[name]
 
-    def build(self, name: str, *args: Any, **options: Any) -> Any:
+    def build(self, name: str, /, *args: Any, **options: Any) -> Any:
         """Call the entry; options that it does not take are a ConfigurationError that names the nearest."""
         entry = self.get(name)
         known = inspect.signature(entry).parameters

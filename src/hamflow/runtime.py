@@ -1,6 +1,7 @@
 """The machine: device, threads, determinism. Set in one place, for the pipeline and for jobs by hand."""
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from hamflow.errors import ConfigurationError
@@ -17,7 +18,7 @@ def pin() -> None:
 
     Another number of threads adds in another order, and gives other bits.
     """
-    threads = os.environ.setdefault(THREADS, "1")
+    threads = os.environ.setdefault(THREADS, "1").split(",")[0]  # OpenMP: a number for each level of nesting
     for name in BLAS_THREADS:
         os.environ[name] = threads
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
@@ -35,15 +36,30 @@ def configure(device: str = "auto") -> "torch.device":
 
     pin()
     torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, without importing the compiler (2 s)
-    threads = int(os.environ[THREADS])
+    threads = _threads()
     torch.set_num_threads(threads)
     available = torch.cuda.is_available()
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigurationError(f"there is no device '{device}'", fix="--device auto, cpu, cuda, cuda:1, ...")
     chosen = torch.device(("cuda" if available else "cpu") if device == "auto" else device)
-    if chosen.type == "cuda" and not available:
-        raise ConfigurationError(f"device '{device}' was asked for, but this machine has no CUDA device", fix="--device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device '{device}' was asked for, but this machine has {torch.cuda.device_count() or 'no'} CUDA device(s)",
+            fix="--device cpu" if not available else "--device cuda:0",
+        )
+    if chosen.type == "cuda":  # the backward passes of these two add in any order, in "warn" too; the plain one does not
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
     reason = "asked for" if device != "auto" else "a CUDA device is there" if available else "no CUDA device is there"
     print(f"device {chosen} ({reason}), {threads} thread(s) ({THREADS})", flush=True)
     return chosen
+
+
+def _threads() -> int:
+    first = os.environ[THREADS].split(",")[0].strip()
+    if not first.isdigit() or int(first) < 1:
+        raise ConfigurationError(f"{THREADS} is '{os.environ[THREADS]}', not a number of threads", fix=f"export {THREADS}=1")
+    return int(first)
 
 
 def describe_device(device: "torch.device | str") -> str:

@@ -85,13 +85,14 @@ def _run(options: argparse.Namespace) -> None:
     root = Path()
     preset = load([root / "params.yaml", *options.configfile])["preset"]
     runs = _checked_runs(options.only)
+    _here(root, preset, runs)  # before minutes of work: is there anything to compare it with?
     if options.again is not None:
         verdict = compare(root, options.again, preset, runs, options.tolerance)
     else:
         with tempfile.TemporaryDirectory(prefix="hamflow-verify-") as temporary:
             scratch = options.scratch or Path(temporary)
             repeat(root, scratch, preset, options.configfile, runs, options.cores)
-            verdict = compare(root, scratch, preset, runs, options.tolerance)
+            verdict = compare(root, scratch, preset, runs, options.tolerance, ended=True)
     print(told(verdict), flush=True)
     if not verdict.holds:
         raise VerificationError(
@@ -147,7 +148,9 @@ def _link_sources(root: Path, scratch: Path, config: Mapping[str, Any]) -> None:
             link.symlink_to((root / path).resolve())
 
 
-def compare(root: Path, again: Path, preset: str, runs: Sequence[str] = (), tolerance: float = TOLERANCE) -> Verdict:
+def compare(
+    root: Path, again: Path, preset: str, runs: Sequence[str] = (), tolerance: float = TOLERANCE, ended: bool = False
+) -> Verdict:
     """Compare every artefact that equal work must give again: checkpoints, samples, values, tables, figures.
 
     On another kind of machine (processor capability, threads, versions; from the records) only the measured numbers are
@@ -157,13 +160,18 @@ def compare(root: Path, again: Path, preset: str, runs: Sequence[str] = (), tole
         root: the project, with its results. again: the folder in which they were made again.
         runs: <dataset>/<method>/seed<k>; empty for all.
         tolerance: relative.
+        ended: the work in `again` is known to be complete: what is missing there is a leftover here.
     Raises:
         DataError: there is nothing to compare, or a file is missing on one side.
     """
-    names = sorted(_artefacts(root, preset, runs))
+    names = _here(root, preset, runs)
     there = set(_artefacts(again, preset, runs))
-    if not names:
-        raise DataError(f"there are no results of preset '{preset}' here", fix="run it, or fetch it: `make restore`")
+    leftovers = [name for name in names if name not in there]
+    if ended and leftovers:
+        raise DataError(
+            f"{', '.join(leftovers)}: here, but equal work does not make it",
+            fix="left over from other parameters or switched off: delete it",
+        )
     if set(names) != there:
         odd = sorted(set(names) ^ there)[0]
         raise DataError(f"{odd} is {'missing there' if odd in names else 'missing here'}", fix="let the run end, then verify")
@@ -184,6 +192,15 @@ def told(verdict: Verdict) -> str:
         lines += [f"differs: {name}" for name in verdict.changed]
     lines.append("holds: every byte is equal" if not verdict.changed else "holds" if verdict.holds else "does not hold")
     return "\n".join(lines)
+
+
+def _here(root: Path, preset: str, runs: Sequence[str]) -> list[str]:
+    """The names of `_artefacts`, of which there must be some."""
+    names = sorted(_artefacts(root, preset, runs))
+    if not names:
+        what = f"{', '.join(runs)} in preset '{preset}'" if runs else f"preset '{preset}'"
+        raise DataError(f"there are no results of {what} here", fix="run it, or fetch it: `make restore`")
+    return names
 
 
 def _artefacts(root: Path, preset: str, runs: Sequence[str]) -> Iterable[str]:

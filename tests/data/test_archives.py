@@ -59,6 +59,13 @@ def test_names_lose_what_says_nothing(tmp_path, kind):
     assert read(pack(tmp_path, kind, {"./a/./b.txt": b"x"})) == {"a/b.txt": b"x"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_spaces_of_every_kind_are_names(tmp_path, kind):
+    """macOS puts a narrow one before PM, Japanese has a wide one."""
+    files = {"at 3.45.12\u202fPM.png": b"1", "a\u3000b/c\u00a0d.png": b"2"}
+    assert read(pack(tmp_path, kind, files)) == files
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize(
     "name",
@@ -76,6 +83,8 @@ def test_names_lose_what_says_nothing(tmp_path, kind):
         "a\nb",
         "a\x1bb",
         "a\u202eb",
+        "a\u2028b",
+        "a\u200bb",
         "x" * 2000,
     ],
 )

@@ -122,6 +122,7 @@ def test_lossy_formats_come_back_nearly(zipped, kind):
         (["one/1.png", "one/2.png"], [], None),
         (["1.png", "2.png"], [], None),
         (["catalogue/1.png", "cat/1.png"], ["cat", "catalogue"], [0, 1]),
+        (["a\u3000b/1.png", "a\u202fb/1.png", "c/1.png"], ["a b", "a b", "c"], [0, 1, 2]),
     ],
 )
 def test_folders_are_classes(zipped, tmp_path, names, classes, labels):
@@ -263,6 +264,56 @@ def test_a_collection_that_changes_while_it_is_read_is_refused(zipped):
     zipped({"a.png": encoded(pixels(4, 4))})
     with pytest.raises(DataError, match="changed while it was read: b.png went"):
         source.read()
+
+
+def changing(monkeypatch, change):
+    """Do something as soon as the first image has been read."""
+    decode = images._decode
+
+    def first(*arguments):
+        monkeypatch.setattr(images, "_decode", decode)
+        change()
+        return decode(*arguments)
+
+    monkeypatch.setattr(images, "_decode", first)
+
+
+def test_an_archive_that_is_replaced_by_one_of_the_same_names_while_it_is_read_is_refused(zipped, tmp_path, monkeypatch):
+    names = ("a.png", "b.png")
+    path, other = (zipped({name: encoded(pixels(4, 4)) for name in names}, f"{stem}.zip") for stem in ("images", "other"))
+    changing(monkeypatch, lambda: other.replace(path))
+    with pytest.raises(DataError, match="changed while it was read: it has other bytes"):
+        prepare(path, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_digest_of_a_folder_is_of_the_bytes_that_were_read(tmp_path, monkeypatch):
+    """Not of those that lie there a moment later."""
+    old, new, folder = encoded(pixels(4, 4)), encoded(pixels(4, 4)), tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(old)
+    before = prepare(folder, tmp_path / "before")
+    changing(monkeypatch, lambda: (folder / "a.png").write_bytes(new))
+    meanwhile = prepare(folder, tmp_path / "meanwhile")
+    after = prepare(folder, tmp_path / "after")
+    assert meanwhile["sha256"] == before["sha256"]
+    assert after["sha256"]["source"] != before["sha256"]["source"]
+
+
+def test_more_images_than_there_is_memory_are_a_paragraph(zipped, monkeypatch):
+    def fail(*_):
+        raise MemoryError("Unable to allocate")
+
+    path = zipped({"a.png": encoded(pixels(4, 4))})
+    monkeypatch.setattr(images.np, "empty", fail)
+    with pytest.raises(DataError, match=r"1 images of 1024 x 1024 take 0 GiB of memory .*\n  Fix: a smaller resolution"):
+        read(path, resolution=1024)
+
+
+def test_more_bytes_of_images_than_an_array_may_have_are_a_paragraph(zipped, monkeypatch):
+    monkeypatch.setattr(images, "LARGEST_ARRAY", 47)
+    with pytest.raises(DataError, match="Fix: a smaller resolution"):
+        read(zipped({"a.png": encoded(pixels(4, 4))}))
 
 
 def test_without_pillow_the_paragraph_says_what_to_install(zipped, monkeypatch):

@@ -292,6 +292,31 @@ def test_a_manifest_that_cannot_be_is_a_paragraph(tmp_path, key):
             data.load(tmp_path)
 
 
+def with_classes(monkeypatch, count):
+    """A source `many` of so many classes, of an image each."""
+    monkeypatch.setattr(_SOURCES, "_entries", dict(_SOURCES._entries))
+    grey = np.arange(count).astype(np.uint8).reshape(-1, 1, 1, 1)
+    names = tuple(f"n{index:08}" for index in range(count))
+
+    @data.sources.register("many")
+    def many() -> Source:
+        return Source("image", lambda: (grey, np.arange(count)), (-1.0, 1.0), licence="-", origin="a test", class_names=names)
+
+
+def test_as_many_classes_as_imagenet_21k_has_are_read_back(tmp_path, monkeypatch):
+    with_classes(monkeypatch, 21_841)
+    data.prepare(spec_of("many"), tmp_path)
+    assert data.load(tmp_path, verify=True).classes == 21_841
+
+
+def test_more_classes_than_a_manifest_may_hold_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "MOST_VALUES", 200)
+    with_classes(monkeypatch, 101)
+    with pytest.raises(DataError, match="holds more than 100 values"):
+        data.prepare(spec_of("many"), tmp_path / "many")
+    assert not (tmp_path / "many").exists()
+
+
 def test_a_manifest_that_vouches_for_no_array_is_refused(prepared):
     manifest = read_json(prepared / "dataset.json")
     write_json(prepared / "dataset.json", manifest | {"sha256": {"source": "0" * 64, "../../etc/passwd": "0" * 64}})

@@ -65,12 +65,12 @@ class Tree(Workflow):
         (path,) = self.folder.glob(pattern)
         return path
 
-    def wait_for(self, pattern, process, seconds=300):
-        """Until there is such a file; the process must still run then."""
+    def wait_for(self, pattern, process=None, seconds=300):
+        """Until there is such a file; the process, if given, must still run then."""
         for _ in range(int(seconds / 0.02)):
             if any(self.folder.glob(pattern)):
                 return
-            assert process.poll() is None, (self.folder / "started.log").read_text()
+            assert process is None or process.poll() is None, (self.folder / "started.log").read_text()
             time.sleep(0.02)
         pytest.fail(f"no {pattern} after {seconds} s")
 

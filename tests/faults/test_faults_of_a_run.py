@@ -15,6 +15,7 @@ from hamflow.tracking import read_jsonl
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("faults")]
 
 STATE = "checkpoints/quickstart/checkerboard/reflection/seed0/state/*/state.safetensors"
+KEPT = STATE.replace("state.safetensors", "model.safetensors")
 TABLE = "results/quickstart/tables/table1.csv"
 SAMPLES = "results/quickstart/samples/checkerboard/reflection/seed0/heun-nfe3.npy"
 MODEL = "checkpoints/quickstart/checkerboard/reflection/seed0/model.safetensors"
@@ -43,6 +44,21 @@ def test_snakemake_killed_with_its_jobs_alive_is_unlocked_and_goes_on_to_the_sam
     unmade.make()
     assert unmade.outcome() == undisturbed.outcome()
     assert unmade.nothing_half_written()
+    assert not any(unmade.folder.glob("checkpoints/**/state"))
+
+
+def test_a_training_that_ends_after_snakemake_was_killed_is_not_repeated(unmade, undisturbed):
+    """Snakemake has not seen it end, and deletes what it published before it starts it again."""
+    process = unmade.start("snakemake", "--cores", "2", TABLE)
+    unmade.wait_for(STATE, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    unmade.wait_for(KEPT)
+    unmade.snakemake("--unlock")
+    said = unmade.make().stdout
+    assert "is published again" in said
+    assert "from the start" not in said
+    assert unmade.outcome() == undisturbed.outcome()
     assert not any(unmade.folder.glob("checkpoints/**/state"))
 
 

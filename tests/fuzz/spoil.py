@@ -112,11 +112,11 @@ def _alter(draw, node, key, replacement):
         case 1 if isinstance(node, dict):
             node[draw(texts)] = node.pop(key)
         case 2 if isinstance(node, dict):
-            node[draw(texts)] = draw(replacement)
+            node[draw(texts)] = _copy(draw(replacement))  # else later changes would change what is drawn from
         case 3:
-            node[key] = draw(replacement)
+            node[key] = _copy(draw(replacement))
         case _:
-            node[key] = draw(_like(node[key], replacement))
+            node[key] = _copy(draw(_like(node[key], replacement)))
 
 
 def _like(value, replacement):

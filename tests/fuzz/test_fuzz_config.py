@@ -31,6 +31,7 @@ FRAGMENTS = (
         "*a",
         "<<: *a",
         "!!python/name:os.system ",
+        "1:" * 300 + "1.0",
         "!!set {x}",
         "? ",
         "- ",

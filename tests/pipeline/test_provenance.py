@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
+from workflows import ROOT
 
-from hamflow import verify
+from hamflow import cli, provenance, verify
+from hamflow.errors import DataError
 from hamflow.files import read_json, sha256_of, write_json
 from hamflow.trace import manifest, trace
 
@@ -22,6 +25,38 @@ def copied(finished, tmp_path):
     for name in ("results", "checkpoints", "data"):
         shutil.copytree(finished.folder / name, tmp_path / name)
     return tmp_path
+
+
+BOUND = "results/quickstart/values/checkerboard/data/seed0/none-nfe0.json"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project by hand, with one number and its data: nothing is run."""
+    root = tmp_path / "state/values/project"  # folders above it may have any name
+    names = {"preset": "quickstart", "dataset": "checkerboard", "method": "data", "seed": 0, "sampler": "none", "nfe": 0}
+    write_json(root / "data/checkerboard/dataset.json", {"source": "checkerboard"})
+    facts = {"data_sha256": sha256_of(root / "data/checkerboard/dataset.json")}
+    record = {**names, "metrics": {"sw2": {"value": 0.1}}, "provenance": facts}
+    write_json(root / BOUND, record)
+    write_json(
+        root / BOUND.replace("results/quickstart/values", "results/quickstart/metrics"),
+        record | {"provenance": {**facts, "host": "a host"}},
+    )
+    write_json(root / "checkpoints/quickstart/run.json", {})
+    shutil.copy(ROOT / "params.yaml", root)
+    return root
+
+
+def run(*arguments):
+    """A verb, in this process; its exceptions come through."""
+    options = cli.parser().parse_args(arguments)
+    options.run(options)
+
+
+def git(root, *arguments):
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def spoil_number(root, factor, device=None):
@@ -82,6 +117,122 @@ def test_the_manifest_lists_every_artefact_with_its_hash(finished):
         assert f"results/quickstart/tables/{table}" in linked
     action = entities[f"#{RUN}/heun-nfe3"]
     assert {"@id": checkpoint} in action["object"]
+
+
+def test_the_manifest_stands_where_its_names_lead_to_the_files(project, tmp_path, monkeypatch, capsys):
+    git(project, "init")
+    git(project, "commit", "--allow-empty", "--message", "here")
+    written = []
+    for folder, path in [
+        (project, "results/quickstart"),
+        (tmp_path, str(project.relative_to(tmp_path) / "results/quickstart")),
+        (project / "results/quickstart", "."),
+        (tmp_path, str(project / "results/quickstart")),
+    ]:
+        monkeypatch.chdir(folder)
+        run("trace", path)
+        written.append((project / "ro-crate-metadata.json").read_bytes())
+        assert "ro-crate-metadata.json" in capsys.readouterr().out
+    assert len(set(written)) == 1
+    assert str(tmp_path).encode() not in written[0]
+    entities = {entity["@id"]: entity for entity in json.loads(written[0])["@graph"]}
+    files = [entity for entity in entities.values() if entity["@type"] == "File"]
+    assert len(files) == 4
+    for entity in files:
+        assert entity["sha256"] == sha256_of(project / entity["@id"])
+    crate = entities["./"]
+    assert crate["datePublished"] == git(project, "log", "-1", "--format=%cI")
+    assert "quickstart" in crate["name"]
+    assert "quickstart" in crate["description"]
+    assert crate["license"].endswith("Apache-2.0")
+
+
+def test_the_manifest_has_no_date_where_there_is_no_git(project):
+    assert "datePublished" not in manifest(project / "results/quickstart")["@graph"][1]
+
+
+def test_data_and_checkpoints_may_be_links_to_another_disk(project, tmp_path):
+    before = manifest(project / "results/quickstart")
+    for name in ("data", "checkpoints"):
+        shutil.move(project / name, tmp_path / "disk" / name)
+        (project / name).symlink_to(tmp_path / "disk" / name)
+    assert manifest(project / "results/quickstart") == before
+    assert "data/checkerboard/dataset.json" in [entity["@id"] for entity in before["@graph"]]
+
+
+def test_the_chain_is_the_same_from_any_folder(project, monkeypatch):
+    chains = []
+    for folder, path in [
+        (project, BOUND),
+        (project / "results", BOUND.removeprefix("results/")),
+        (project.parent, f"project/{BOUND}"),
+    ]:
+        monkeypatch.chdir(folder)
+        chains.append(trace(type(project)(path)))
+    assert chains[0] == chains[1] == chains[2]
+    assert chains[0]["number"]["file"] == BOUND
+    assert chains[0]["data"]["state"] == "as recorded"
+    assert chains[0]["evaluation"]["host"] == "a host"  # from the twin in metrics/
+
+
+@pytest.mark.parametrize(
+    ("changed", "dirty"), [("src/hamflow/flows/leaning.py", True), ("params.yaml", True), ("results/table1.csv", False)]
+)
+def test_a_tree_is_dirty_by_new_code_and_parameters_and_not_by_tables(tmp_path, monkeypatch, changed, dirty):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src/hamflow/provenance.py"))
+    version = provenance.source_version.__wrapped__  # uncached
+    assert version() == {"git_commit": None, "git_dirty": None}
+    for name in ("results/table1.csv", "src/hamflow/flows/oscillation.py", "params.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--message", "all")
+    assert version() == {"git_commit": git(tmp_path, "rev-parse", "HEAD"), "git_dirty": False}
+    (tmp_path / changed).write_text("new")
+    assert version()["git_dirty"] is dirty
+
+
+def test_a_checkout_without_the_sources_is_clean_and_one_without_git_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib/hamflow/provenance.py"))
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "--message", "nothing")
+    assert provenance.source_version.__wrapped__()["git_dirty"] is False
+    monkeypatch.setenv("PATH", "")
+    assert provenance.source_version.__wrapped__() == {"git_commit": None, "git_dirty": None}
+
+
+def test_nothing_is_run_where_there_is_nothing_to_compare(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(verify, "repeat", lambda *_: pytest.fail("it ran"))
+    (project / "own.yaml").write_text("preset: own")
+    for arguments, what in [
+        (("--configfile", "own.yaml"), "preset 'own'"),
+        (("--only", "digits/edm/seed9"), "digits/edm/seed9 in"),
+    ]:
+        with pytest.raises(DataError, match=f"no results of {what}"):
+            run("verify", *arguments)
+
+
+def test_leftovers_of_other_parameters_are_named_as_such(project, monkeypatch):
+    monkeypatch.chdir(project)
+    kept = sorted(f"results/quickstart/figures/{name}" for name in ("old.pdf", "old.png"))
+    for name in kept:
+        write_json(project / name, {})
+    monkeypatch.setattr(
+        verify,
+        "repeat",
+        lambda root, scratch, *_: shutil.copytree(
+            root / "results", scratch / "results", ignore=shutil.ignore_patterns("old.*")
+        ),
+    )
+    with pytest.raises(DataError, match="equal work does not make it") as refused:
+        run("verify")
+    assert all(name in refused.value.what for name in kept)
+    assert "delete it" in refused.value.fix
+    for name in kept:
+        (project / name).unlink()
+    run("verify")
 
 
 def test_work_done_again_for_one_run_is_equal_byte_for_byte(finished, tmp_path):

@@ -3,6 +3,10 @@
 import os
 
 import pytest
+import yaml
+from PIL import Image
+
+from hamflow import config
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
@@ -54,6 +58,36 @@ def test_editing_one_flow_repeats_the_methods_that_use_it(finished):
     with finished.edited("src/hamflow/flows/reflection.py", '"""', '"""Edited. '):
         jobs = finished.pending()
     assert methods_of(jobs, "train") == {"method=reflection"}
+
+
+def test_editing_a_metric_repeats_the_evaluation_and_what_follows(finished):
+    with finished.edited("src/hamflow/metrics/suite.py", '"""', '"""Edited. '):
+        rules = finished.pending_rules()
+    assert rules >= {"reference_points", "evaluate", "tabulate"}
+    assert not rules & {"prepare", "train", "sample"}
+
+
+def test_jobs_run_the_code_of_their_own_folder_wherever_hamflow_is_installed(fresh):
+    with fresh.edited("src/hamflow/data/rings.py", '"""', 'raise RuntimeError("this very file")\n"""'):
+        said = fresh.snakemake("--cores", "1", "data/rings/dataset.json", check=False)
+    assert said.returncode == 1
+    assert "this very file" in said.stdout
+
+
+def test_other_images_of_the_user_are_prepared_again(fresh, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for colour in ("red", "green"):
+        Image.new("RGB", (4, 4), colour).save(folder / f"{colour}.png")
+    entry = {"source": "images", "options": {"path": str(folder), "resolution": 4}}
+    parameters = config.load(["params.yaml"])["datasets"]["digits"] | entry
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"datasets": {"photos": parameters}}))
+    arguments = ("--configfile", str(overlay), "--cores", "1", "data/photos/dataset.json")
+    fresh.snakemake(*arguments)
+    assert fresh.pending(*arguments) == set()
+    Image.new("RGB", (4, 4), "blue").save(folder / "blue.png")
+    assert {job.rule for job in fresh.pending(*arguments)} == {"prepare"}
 
 
 def test_a_new_flow_and_method_repeat_no_other(finished):

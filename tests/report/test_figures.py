@@ -79,11 +79,13 @@ def test_one_data_set_can_be_drawn_alone(preset, metrics, tmp_path):
     assert {path.name for path in tmp_path.glob("*.pdf")} == {"a.pdf", "b.pdf"}
 
 
-def test_tabulate_takes_a_list_of_files(metrics, tmp_path, capsys):
-    chosen = sorted((metrics / "digits").rglob("*.json"))
-    (tmp_path / "list").write_text("\n".join(map(str, chosen)) + "\n")
-    plot("tabulate", "--metrics", metrics, "--output", tmp_path / "out", "--list", tmp_path / "list")
-    assert "rings" not in (tmp_path / "out" / "table1.csv").read_text()
+def test_tabulate_takes_the_settings_that_it_is_told(metrics, tmp_path, capsys):
+    names = sorted({path.stem for path in metrics.rglob("*.json")})
+    plot("tabulate", "--metrics", metrics, "--output", tmp_path / "out", "--setting", *names[1:])
+    assert names[0].split("-")[0] == "heun"
+    samplers = [line.split(",")[5:7] for line in (tmp_path / "out" / "table1.csv").read_text().splitlines()]
+    assert names[0] not in {f"{sampler}-nfe{nfe}" for sampler, nfe in samplers}
+    assert len(samplers) > 1
     assert "preset toy" in capsys.readouterr().out
 
 
@@ -125,7 +127,7 @@ def test_mistakes_are_explained_and_leave_no_figure(preset, metrics, tmp_path):
         plot("plot", "nfe", "--table", table, "--dataset", "digit", *output)
     with pytest.raises(MetricsError, match="no metric 'fid'"):
         plot("plot", "nfe", "--table", table, "--metric", "fid", *output)
-    with pytest.raises(DataError, match="no checkpoint"):
+    with pytest.raises(DataError, match="no such checkpoint"):
         plot("plot", "training", "--checkpoints", tmp_path, *output)
     with pytest.raises(DataError, match="holds"):
         plot("plot", "samples", *digits[:-1], rings[-1], *output)
@@ -135,6 +137,15 @@ def test_mistakes_are_explained_and_leave_no_figure(preset, metrics, tmp_path):
         plot("plot", "points", *digits, *output)
     with pytest.raises(ConfigurationError, match="METHOD=TEXT"):
         plot("plot", "samples", *digits, "--label", "edm", *output)
+    with pytest.raises(MetricsError, match="no metrics"):
+        plot("tabulate", "--metrics", metrics, "--setting", "heun-nfe999", *output)
+    with pytest.raises(MetricsError, match="not a table1"):
+        plot("plot", "nfe", "--table", tmp_path, *output)
+    unsampled = [line for line in table.read_text().splitlines() if line.startswith("preset")]
+    unsampled.append("toy,digits,false,edm,EDM,none,0,hsd@sigma=0.1,critic,500,1,0.1,,")
+    (tmp_path / "unsampled.csv").write_text("\n".join(unsampled) + "\n")
+    with pytest.raises(MetricsError, match="no metrics of samples"):
+        plot("plot", "nfe", "--table", tmp_path / "unsampled.csv", *output)
     assert not list(tmp_path.glob("*.p*"))
 
 

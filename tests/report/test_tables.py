@@ -11,7 +11,7 @@ import pytest
 
 from hamflow.report import layout, paper
 from hamflow.report.collect import MetricsError
-from hamflow.report.tables import COLUMNS, read_table, tabulate
+from hamflow.report.tables import COLUMNS, read_table, tabulate, to_csv
 
 DESIGN = "preset,dataset,conditional,method,label,sampler,nfe,metric,features,n_samples,seeds,mean,std,paper"
 
@@ -44,7 +44,7 @@ def test_every_line_is_the_mean_and_standard_deviation_over_its_seeds(metrics, t
 def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_path):
     tabulate(metrics, tmp_path / "a")
     tabulate(shutil.copytree(metrics, tmp_path / "elsewhere"), tmp_path / "b")
-    tabulate(metrics, tmp_path / "c", sorted(metrics.rglob("*.json"), reverse=True))
+    tabulate(sorted({path.parent for path in metrics.rglob("*.json")}, reverse=True), tmp_path / "c")
     for name in ("table1.csv", "table1.md", "table1.tex", "table1.html"):
         assert len({(tmp_path / folder / name).read_bytes() for folder in "abc"}) == 1
 
@@ -165,6 +165,15 @@ CONTRADICTIONS = {
     "a wrong type": ({"seed": "1"}, "`seed`"),
     "no metrics": ({"metrics": {}}, "`metrics` is empty"),
     "no n": ({"metrics": {"fd_enlite0": {"value": 1.0, "features": "x"}}}, "lacks"),
+    "a value that is no number": ({"value": "abc"}, "the value 'abc'"),
+    "a value that is true": ({"value": True}, "the value True"),
+    "a value without bounds": ({"value": float("inf")}, "the value inf"),
+    "an error that is no number": (
+        {"metrics": {"fd_enlite0": {"value": 1, "standard_error": [], "n": 1797, "features": "x"}}},
+        "the standard_error",
+    ),
+    "an n that is no integer": ({"n": "1797"}, "n = '1797'"),
+    "features that are no name": ({"metrics": {"fd_enlite0": {"value": 1, "n": 1797, "features": []}}}, "features"),
     "two feature networks": (
         {"metrics": {"fd_enlite0": {"value": 1, "n": 1797, "features": "x"}}},
         "feature networks",
@@ -196,6 +205,37 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
         csv.writer(file).writerows([["a", "b"], ["1", "2"]])
     with pytest.raises(MetricsError, match="not a table1"):
         read_table(tmp_path / "other.csv")
+    (tmp_path / "image.csv").write_bytes(b"\x89PNG\r\n\xff")
+    (tmp_path / "large.csv").write_text('"' + "x" * 200_000 + '"\n')
+    for path in (tmp_path, tmp_path / "image.csv", tmp_path / "large.csv"):
+        with pytest.raises(MetricsError, match="not a table1"):
+            read_table(path)
+
+
+@pytest.mark.parametrize("column", ["nfe", "n_samples", "seeds", "mean", "std"])
+def test_a_table_without_a_number_in_its_place_is_refused(metrics, tmp_path, column):
+    rows = tabulate(metrics, tmp_path)
+    (tmp_path / "spoilt.csv").write_text(to_csv([rows[0], rows[1] | {column: "abc"}]))
+    with pytest.raises(MetricsError, match="line 2 below its head lacks a number"):
+        read_table(tmp_path / "spoilt.csv")
+
+
+def test_metrics_none_of_which_has_a_value_are_explained(tmp_path, make_result, write_result):
+    write_result(tmp_path / "m", make_result(value=None))
+    with pytest.raises(MetricsError, match="no metric has a value"):
+        tabulate(tmp_path / "m", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_discrepancies_alone_are_a_table(metrics, tmp_path, make_result, write_result):
+    """`hamflow score model` may come before any sample is evaluated; of one data set, or of all."""
+    own = {"hsd@sigma=0.3": {"value": 2e-4, "standard_error": 3e-5, "n": 500, "features": "critic"}}
+    lone = write_result(tmp_path / "lone", make_result("cats", sampler="none", nfe=0, metrics=own), "hsd")
+    assert [row["mean"] for row in tabulate(tmp_path / "lone", tmp_path / "a")] == ["0.0002"]
+    for suffix, cell in (("md", "| EDM | 200 ± 30 |"), ("html", "<td>200 ± 30</td>"), ("tex", "EDM & 200 $\\pm$ 30")):
+        assert cell in (tmp_path / "a" / f"table1.{suffix}").read_text()
+    tabulate([metrics, lone.parent], tmp_path / "b")
+    assert "| EDM | 200 ± 30 |" in (tmp_path / "b" / "table1.md").read_text()
 
 
 def test_discrepancies_of_models_are_lines_with_their_own_error_and_a_table_of_their_own(

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hamflow import cli, config, data, models
 from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
-from hamflow.errors import ConfigurationError
+from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import read_json
 from hamflow.mixtures import GaussianMixture
 from hamflow.score.model import ModelSpec, evaluate_checkpoint, perturb
@@ -148,6 +148,24 @@ def test_command_line_takes_a_specification_and_names_a_misspelt_key(parameters,
         assert cli.main(["score", "model", "--spec", json.dumps(spec), *files, "--device", "cpu"]) == code
     assert "perturbation" in capsys.readouterr().err
     assert read_json(tmp_path / "hsd.json")["metrics"][KEY]["n"] == 500
+
+
+def test_the_checkpoint_of_another_data_set_or_method_is_refused(parameters, folder, tmp_path):
+    checkpoint = trained(parameters, folder, "gaussian_mixture", "edm", **POINT_TRAINING, train_kimg=30)
+    for about, dataset in (
+        ({"method": "reflection"}, "gaussian_mixture"),
+        ({"dataset": "digits"}, "gaussian_mixture"),
+        ({}, "digits"),
+    ):
+        with pytest.raises(CheckpointError, match=r"(was )?trained (with|on other)"):
+            discrepancy({"about": about}, checkpoint, folder / dataset, tmp_path / "hsd.json")
+
+
+def test_an_option_that_is_no_estimator_s_is_refused(parameters, folder, tmp_path):
+    checkpoint = trained(parameters, folder, "gaussian_mixture", "edm", **POINT_TRAINING, train_kimg=30)
+    settings = POINTS | {"options": {"point": {"steps": 3}}}
+    with pytest.raises(ConfigurationError, match="`steps`, which is no estimator's"):
+        discrepancy(settings, checkpoint, folder / "gaussian_mixture", tmp_path / "hsd.json")
 
 
 def test_a_size_that_is_no_size_is_refused(parameters, folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hamflow.cli import main
-from hamflow.errors import ConfigurationError
+from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.report.score import plot_score, tabulate_comparison
 from hamflow.score.experiments import KINDS, gradients, run
@@ -120,6 +120,27 @@ def test_comparison_table_has_a_line_for_each_row(results, tmp_path):
     assert len(lines) == 1 + len(read_json(results / "comparison.json")["rows"])
     assert len({line.count(",") for line in lines}) == 1
     assert len((tmp_path / "table.md").read_text().splitlines()) == len(lines) + 1
+
+
+WRONG = {"a list": [], "a text": "x", "no kind": {}, "a list of kinds": {"kind": ["mixture"]}}
+WRONG |= {f"an empty {kind}": {"kind": kind} for kind in KINDS}
+WRONG |= {"rows of texts": {"kind": "comparison", "rows": ["x"]}, "no curves": {"kind": "taylor", "curves": {}}}
+WRONG |= {"fields of texts": {"kind": "mixture", "fields": "x"}}
+
+
+@pytest.mark.parametrize("verb", ["plot", "table"])
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_result_is_a_paragraph(tmp_path, capsys, verb, case):
+    write_json(tmp_path / "wrong.json", WRONG[case])
+    words = ["score", verb, "--input", str(tmp_path / "wrong.json"), "--output", str(tmp_path / "out.png")]
+    assert main(words) == 2
+    assert "wrong.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["wrong.json"]
+
+
+def test_only_a_comparison_has_a_table(results, tmp_path):
+    with pytest.raises(DataError, match="mixture.json holds no comparison"):
+        tabulate_comparison(results / "mixture.json", tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("kind", ["comparison", "mixture"])

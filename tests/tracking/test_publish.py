@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import torch
 
-from hamflow.errors import CheckpointError, DataError
+from hamflow.errors import CheckpointError, ConfigurationError, DataError
 from hamflow.files import load_metadata, read_json, save_tensors, sha256_of, write_json
 from hamflow.tracking import publish, read_jsonl, run_key
 from hamflow.tracking.store import TrackingError, connect, experiment_id, find_run, find_runs
@@ -203,6 +203,33 @@ def test_what_was_fetched_is_published_without_it_and_completed_by_who_ran_it(pr
     assert first.points > second.points
 
 
+def other_losses(lines):
+    return [line | {"loss": line["loss"] + 1} for line in lines]
+
+
+def some_more(lines):
+    return [*lines, lines[-1] | {"kimg": 99.0}]
+
+
+@pytest.mark.parametrize("later", [other_losses, some_more])
+def test_the_log_of_a_later_training_does_not_describe_weights_that_were_fetched_back(preset, store, later):
+    folder = preset.checkpoints / "digits/edm/seed0"
+    lines = read_jsonl(folder / "train.jsonl")
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in later(lines)))
+    publish_to(store, preset)
+    client, run = connect(uri(store)), runs_of(store)["digits/edm/seed0"]
+    assert history(client, run, "train/loss") == [(1000 * line["kimg"], line["loss"]) for line in lines]
+    assert history(client, run, "train/images_per_second") == []
+    assert not {"mlflow.source.git.commit", "hamflow.wall_seconds"} & run.data.tags.keys()
+    assert "hamflow.wall_seconds" in runs_of(store)["digits/edm/seed1"].data.tags
+
+
+def test_without_a_log_the_circumstances_are_told(preset, store):
+    (preset.checkpoints / "digits/edm/seed0/train.jsonl").unlink()
+    publish_to(store, preset)
+    assert runs_of(store)["digits/edm/seed0"].data.tags["hamflow.wall_seconds"] == "12.5"
+
+
 def test_numbers_come_from_values_where_metrics_are_of_an_earlier_run(preset, store):
     place = "digits/edm/seed0/heun-nfe5.json"
     stale = read_json(preset.results / "metrics" / place)
@@ -237,6 +264,51 @@ def test_the_environment_overrides_the_store(preset, store, tmp_path, monkeypatc
     publish(preset.results, preset.checkpoints, f"sqlite:///{tmp_path}/other.db", "test")
     assert rows("metrics")
     assert not (tmp_path / "other.db").exists()
+
+
+def test_the_environment_overrides_the_experiment(preset, store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    publish_to(store, preset)
+    client = connect(uri(store))
+    assert client.get_experiment_by_name("test") is None
+    assert len(find_runs(client, experiment_id(client, uri(store), "mine"))) == 10
+
+
+def test_folders_of_two_presets_are_refused(preset, store, tmp_path, rows):
+    other = preset.checkpoints.rename(tmp_path / "checkpoints" / "other")
+    with pytest.raises(ConfigurationError, match="'toy' and 'other'"):
+        publish(preset.results, other, uri(store), "test", preset.data)
+    assert not rows("runs")
+
+
+def test_a_preset_has_the_name_of_its_folder_also_where_that_was_not_typed(preset, store, monkeypatch):
+    monkeypatch.chdir(preset.results)
+    publish(".", "../../checkpoints/toy", uri(store), "test", preset.data)
+    assert "toy" in runs_of(store)
+
+
+def test_a_folder_that_is_no_seed_is_nobodys(preset, store):
+    for kind in (preset.checkpoints, preset.results / "values"):
+        shutil.copytree(kind / "digits/edm/seed0", kind / "digits/edm/seed0-backup")
+    assert publish_to(store, preset).created == 10
+
+
+@pytest.mark.parametrize("wrong", [{"spec": [1]}, {"data_sha256": 5}, {"kimg": {"a": [float("inf")]}}])
+def test_metadata_that_are_not_ours_are_explained(preset, store, rows, wrong, monkeypatch):
+    name = "digits/edm/seed0/model.safetensors"
+    read = load_metadata
+    monkeypatch.setattr("hamflow.tracking.gather.load_metadata", lambda path: read(path) | (wrong if name in str(path) else {}))
+    with pytest.raises(CheckpointError, match=name):
+        publish_to(store, preset)
+    assert not rows("runs")
+
+
+def test_a_metrics_file_whose_origin_is_not_ours_is_explained(preset, store):
+    path = preset.results / "values/digits/data/seed0/real-nfe0.json"
+    for wrong in (5, {"data_sha256": 5}):
+        write_json(path, read_json(path) | {"provenance": wrong})
+        with pytest.raises(DataError, match="real-nfe0"):
+            publish_to(store, preset)
 
 
 def test_a_run_without_its_checkpoint_is_left_out_and_named(preset, store):

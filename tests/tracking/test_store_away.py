@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from hamflow.tracking import RunStream, publish
-from hamflow.tracking.store import TrackingError, shown, why_away
+from hamflow.tracking.store import TrackingError, first_line, shown, why_away
 from hamflow.tracking.stream import SECONDS_TO_CLOSE
 
 SLACK = 1.0  # seconds of a busy machine
@@ -174,4 +174,27 @@ def test_a_database_that_is_away_is_found_so_without_its_driver(scheme):
 
 def test_a_password_is_not_shown():
     assert shown("https://user:secret@host/mlflow") == "https://user:***@host/mlflow"
-    assert shown("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
+    assert shown("https://user:se@cr/et@host/mlflow") == "https://user:***@host/mlflow"
+    for plain in ("sqlite:///mlflow.db", "http://host:5000", "http://[::1"):
+        assert shown(plain) == plain
+
+
+def test_what_an_exception_quotes_of_an_address_has_no_password():
+    quoted = RuntimeError("GET http://user:secret@host:5000/api failed; see http://host:80/x, or ask me@host\nmore")
+    assert first_line(quoted) == "GET http://user:***@host:5000/api failed; see http://host:80/x, or ask me@host"
+
+
+def test_the_line_of_a_job_that_quotes_an_address_has_no_password():
+    said = []
+    with silent() as uri:
+        uri = uri.replace("http://", "other://user:secret@")
+        with RunStream("key", uri, "test", {}, {}, say=said.append, patience=60.0) as live:
+            live.log({"kimg": 1.0, "loss": 1.0})
+    assert len(said) == 1
+    assert "other://user:***@" in said[0]
+
+
+@pytest.mark.parametrize("uri", ["http://[::1", "http://host:port", "postgresql://user:secret/1@host/mlflow"])
+def test_an_address_that_cannot_be_read_is_a_reason(uri):
+    assert "is no address" in why_away(uri)
+    assert "secret" not in why_away(uri)

@@ -1,15 +1,20 @@
 """Streaming: the same points as publishing, and never in the job's way."""
 
+import argparse
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
+from workflows import Workflow, copy_tree
 
+from hamflow import cli
 from hamflow.tracking import RunStream, publish, read_jsonl
+from hamflow.tracking.records import preset_of
 
 LONG = 60.0  # seconds that a test waits for MLflow on a busy machine
 
@@ -53,7 +58,7 @@ def test_a_run_streamed_in_part_and_published_equals_one_published_only(tmp_path
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
-        ("", "no store is configured"),
+        ("", "no store is configured (MLFLOW_TRACKING_URI is not set)"),
         ("sqlite:///{folder}/absent.db", "no store"),
         ("{folder}/mlruns", "file store"),
     ],
@@ -87,6 +92,81 @@ def test_where_no_process_can_be_had_one_line_is_said(store, stream, monkeypatch
     live.close()
     assert len(said) == 1
     assert "unavailable" in said[0]
+
+
+def test_where_the_process_ends_by_itself_one_line_is_said(store, stream, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    said = []
+    with stream(f"sqlite:///{store}", said) as live:
+        live.log({"kimg": 1.0, "loss": 1.0})
+    assert len(said) == 1
+    assert "ended with 1; `hamflow publish`" in said[0]
+
+
+def test_no_module_is_taken_from_the_working_directory(tmp_path, store, stream, rows, monkeypatch):
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    with stream(f"sqlite:///{store}", said := []) as live:
+        live.log({"kimg": 1.0, "loss": 1.0})
+    assert said == []
+    assert len(rows("metrics")) == 1
+
+
+def test_a_run_is_streamed_to_the_experiment_to_which_it_is_published(tmp_path, store, stream, make_preset, rows, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    preset = make_preset(tmp_path, methods=("edm",), seeds=(0,))
+    with stream(f"sqlite:///{store}", []) as live:
+        live.log({"kimg": 8.0, "loss": 1.0})
+    summary = publish(preset.results, preset.checkpoints, f"sqlite:///{store}", "test", preset.data)
+    assert (summary.created, summary.completed) == (5, 1)
+    assert {row[1] for row in rows("experiments")} == {"Default", "mine"}
+
+
+@pytest.mark.parametrize("given", [{}, {"MLFLOW_EXPERIMENT_NAME": "mine"}])
+def test_the_jobs_of_the_workflow_are_told_the_experiment_also_where_the_environment_names_the_store(tmp_path, given):
+    workflow = Workflow(copy_tree(tmp_path))
+    with open(tmp_path / "Snakefile", "a") as file:
+        file.write('\nprint("TOLD", os.environ["MLFLOW_TRACKING_URI"], os.environ.get("MLFLOW_EXPERIMENT_NAME"))\n')
+    environment = [f"{name}={value}" for name, value in {"MLFLOW_TRACKING_URI": "http://host:5000", **given}.items()]
+    tracking = "tracking={uri: '', experiment: theirs}"
+    told = workflow.command("env", *environment, "snakemake", "--list-rules", "--config", tracking).stdout
+    assert f"TOLD http://host:5000 {given.get('MLFLOW_EXPERIMENT_NAME', 'theirs')}\n" in told
+
+
+@pytest.mark.parametrize(
+    ("folder", "preset"),
+    [
+        ("checkpoints/toy/digits/edm/seed0", "toy"),
+        ("checkpoints/toy/digits/edm/../edm/seed0/", "toy"),
+        ("/toy/digits/edm/seed0", "toy"),
+        ("/digits/edm/seed0", ""),
+        ("/tmp/run", ""),
+        ("/", ""),
+    ],
+)
+def test_the_preset_is_the_name_of_the_fourth_folder_from_below(folder, preset):
+    assert preset_of(folder) == preset
+
+
+@pytest.mark.parametrize(("output", "preset"), [("/run", ""), ("{folder}/toy/digits/edm/seed0", "toy")])
+def test_a_training_streams_as_the_preset_that_publish_calls_it(tmp_path, spec, monkeypatch, output, preset):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "toy").symlink_to(tmp_path / "elsewhere")
+    told = []
+    monkeypatch.setattr(RunStream, "of_training", lambda **run: told.append(run["preset"]) or RunStream("", "", "", {}, {}))
+    monkeypatch.setattr("hamflow.training.train", lambda *_arguments: None)
+    options = argparse.Namespace(output=Path(output.format(folder=tmp_path)), data=tmp_path, seed=0, device="cpu")
+    cli._train_alone(options, spec("edm"))
+    assert told == [preset]
+
+
+def test_a_run_of_no_preset_is_streamed(store, spec, rows):
+    said = []
+    run = {"preset": "", "dataset": "digits", "method": "edm", "seed": 0, "spec": spec("edm")}
+    with RunStream.of_training(**run, uri=f"sqlite:///{store}", experiment="test", say=said.append, patience=LONG) as live:
+        live.log({"kimg": 1.0, "loss": 1.0})
+    assert said == []
+    assert len(rows("metrics")) == 1
 
 
 def test_a_corrupted_store_neither_raises_nor_is_repaired(store, stream):

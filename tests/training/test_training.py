@@ -23,6 +23,25 @@ def spec_of(tiny_config, dataset="digits", method="oscillation", **training):
     return spec
 
 
+def test_what_was_kept_is_published_again_unless_it_is_damaged(prepared, tiny_config, tmp_path, capsys):
+    spec = spec_of(tiny_config, train_kimg=0.5)
+    published = train(spec, prepared / "digits", 0, tmp_path, "cpu", keep=True)
+    content = published.read_bytes()
+    for path in list(tmp_path.glob("*.*")):
+        path.unlink()
+    capsys.readouterr()
+    assert train(spec, prepared / "digits", 0, tmp_path, "cpu", keep=True).read_bytes() == content
+    assert "published again" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("*.*")} == {"model.safetensors", "run.json", "train.jsonl"}
+
+    (kept,) = tmp_path.glob("state/*/model.safetensors")
+    kept.write_bytes(content[:-1])
+    published.unlink()
+    assert train(spec, prepared / "digits", 0, tmp_path, "cpu").read_bytes() == content
+    assert "published again" not in capsys.readouterr().out
+    assert not (tmp_path / "state").exists()
+
+
 class Interrupted(Exception):
     pass
 

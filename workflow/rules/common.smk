@@ -4,15 +4,21 @@ import functools
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
 
 import yaml
 
+# The code of this folder, here and in the jobs, also where the environment was installed from another checkout.
+CODE = str(Path("src").resolve())
+sys.path.insert(0, CODE)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [CODE, os.environ.get("PYTHONPATH")])))
+
 from hamflow import config as parameters
 from hamflow.errors import ConfigurationError, UserError
-from hamflow.files import canonical_json
+from hamflow.files import canonical_json, fingerprint
 
 DEFAULTS = "params.yaml"
 
@@ -49,7 +55,7 @@ def refuse_changed_data(config):
     """data/<dataset> is shared by all presets, so an overlay may add data sets but not redefine one of the defaults."""
     with open(DEFAULTS) as file:
         defaults = yaml.safe_load(file)
-    for name in defaults["datasets"]:
+    for name in defaults["datasets"].keys() & config["datasets"].keys():
         for key in ("source", "options"):
             here, there = config["datasets"][name][key], defaults["datasets"][name][key]
             if here != there:
@@ -82,6 +88,14 @@ def settle_fetched_files():
                 os.utime(path, (now, now))
 
 
+def forget_kept_checkpoints():
+    """Drop the links that `hamflow train --keep` made, once Snakemake itself has seen the trainings end."""
+    for kept in Path(CHECKPOINTS).glob("*/*/seed*/state/*/model.safetensors"):
+        shutil.rmtree(kept.parent)
+        with contextlib.suppress(OSError):  # other states lie beside it
+            kept.parents[1].rmdir()
+
+
 config = checked(config)
 
 PRESET = config["preset"]
@@ -112,7 +126,7 @@ os.environ.update(
 )
 if config["tracking"]["uri"]:
     os.environ.setdefault("MLFLOW_TRACKING_URI", config["tracking"]["uri"])
-    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
+os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
 if workflow.remote_exec and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("sqlite:"):
     del os.environ[
         "MLFLOW_TRACKING_URI"
@@ -141,6 +155,15 @@ def features_of(dataset):
     return config["datasets"][dataset]["features"]
 
 
+def users_files(wildcards):
+    """The fingerprint of the user's own images, by name, size and time of change: other files are prepared again."""
+    path = Path(config["datasets"][wildcards.dataset]["options"].get("path") or os.devnull)
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return fingerprint(
+        [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    )
+
+
 def is_image(dataset):
     return config["networks"][config["datasets"][dataset]["network"]]["kind"] == "unet"
 
@@ -159,7 +182,7 @@ def label_options():
 
 # --- the source files that determine a result -----------------------------------------------------------------------
 
-REGISTERED = re.compile(r"^@(?:\w+\.)?register\(\"(\w+)\"", flags=re.MULTILINE)
+REGISTERED = re.compile(r"^@(?:\w+\.)?register\(\"(\w+)\"\)", flags=re.MULTILINE)
 
 # Read with an expression, and not with `ast`, which would take half a second of every call of Snakemake.
 IMPORT = re.compile(

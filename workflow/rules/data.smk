@@ -12,6 +12,7 @@ rule prepare:
         ENVIRONMENT
     params:
         spec=spec("dataset"),
+        files=users_files,
         folder=subpath(output.manifest, parent=True),
     shell:
         "OMP_NUM_THREADS={threads} hamflow prepare --spec {params.spec:q} --output {params.folder} > {log} 2>&1"

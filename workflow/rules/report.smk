@@ -11,6 +11,7 @@ onstart:
 
 
 onsuccess:
+    forget_kept_checkpoints()
     # MLflow gets what was not streamed: metrics, table, figures. A store that is away fails nothing: its paragraph says how to
     # publish later.
     if TRACKED and Path(f"{RESULTS}/values").is_dir():
@@ -46,9 +47,10 @@ rule tabulate:
         ENVIRONMENT
     params:
         folders=lambda w, input: sorted({str(Path(path).parent) for path in input["values"]}),
+        settings=lambda w, input: sorted({Path(path).stem for path in input["values"]}),
         output=subpath(output.csv, parent=True),
     shell:
-        "hamflow tabulate --metrics {params.folders} --output {params.output} > {log} 2>&1"
+        "hamflow tabulate --metrics {params.folders} --setting {params.settings} --output {params.output} > {log} 2>&1"
 
 
 rule plot_nfe:
@@ -122,9 +124,11 @@ rule plot_training:
         ENVIRONMENT
     params:
         checkpoints=lambda w, input: str(Path(input.checkpoints[0]).parents[3]),
+        datasets=DATASETS,
+        seeds=SEEDS,
         labels=label_options(),
     shell:
-        "hamflow plot training --checkpoints {params.checkpoints} {params.labels} --output {output.png} > {log} 2>&1"
+        "hamflow plot training --checkpoints {params.checkpoints} --dataset {params.datasets} --seed {params.seeds} {params.labels} --output {output.png} > {log} 2>&1"
 
 
 rule plot_phase_space:

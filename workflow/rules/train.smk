@@ -22,4 +22,4 @@ rule train:
         folder=subpath(output.checkpoint, parent=True),
     shell:  # SIGTERM, which SLURM sends to every process of a job, ends neither the shell nor tee before the state is saved
         "trap : TERM; OMP_NUM_THREADS={threads} hamflow train --spec {params.spec:q} --data {params.data}"
-        " --seed {wildcards.seed} --output {params.folder} 2>&1 | (trap '' TERM; exec tee {log})"
+        " --seed {wildcards.seed} --output {params.folder} --keep 2>&1 | (trap '' TERM; exec tee {log})"

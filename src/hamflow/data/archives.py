@@ -9,6 +9,7 @@ import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -209,12 +210,16 @@ def _safe_name(path: Path, name: str) -> str:
     """A member's name without "./". Raises DataError for one that could be taken for a path outside."""
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name):
         raise _refusal(path, name, "is an absolute path, or a path of Windows")
-    if not name.isprintable() or len(name) > LONGEST_NAME:
+    if len(name) > LONGEST_NAME or not all(map(_is_printable, name)):
         raise _refusal(path, name, "is unprintable, or too long")
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
     if "" in parts or ".." in parts:
         raise _refusal(path, name, "leaves the folder that it stands in")
     return "/".join(parts)
+
+
+def _is_printable(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # a space: macOS writes "3.45\u202fPM.png"
 
 
 def _refusal(path: Path, name: str, reason: str) -> DataError:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -67,7 +68,7 @@ def images(
         licence=licence,
         origin=f"images of {path}, cropped to squares and resized to {resolution} x {resolution} ({filter})",
         class_names=collection.class_names,
-        digest=collection.digest,
+        digest=lambda: collection.digest,
     )
 
 
@@ -76,6 +77,7 @@ class _Collection:
 
     def __init__(self, path: Path):
         self.path = path
+        self.digest = ""  # of what was read: sha256 of the archive; of a folder, of the names and sha256 of its images
 
     @cached_property
     def names(self) -> list[str]:
@@ -103,32 +105,35 @@ class _Collection:
             )
         return classes
 
+    @cached_property
+    def classes(self) -> list[str]:
+        """Sorted; empty where there are none."""
+        return sorted(set(self.class_of) - {""})
+
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Sorted; empty where there are no classes."""
-        return tuple(sorted(set(self.class_of) - {""}))
+        """Of `classes`, for the manifest, which knows one kind of space only."""
+        return tuple(re.sub(r"\s", " ", name) for name in self.classes)
 
     def read(self, resolution: int, channels: int, filter: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 [N, resolution, resolution, channels], and int64 [N] or None."""
-        size = len(self.names) * resolution**2 * channels
-        if size > LARGEST_ARRAY:
-            raise DataError(f"{len(self.names)} images of {resolution} x {resolution} take {size / 2**30:.0f} GiB of memory")
-        array = np.empty((len(self.names), resolution, resolution, channels), np.uint8)
+        """uint8 [N, resolution, resolution, channels], and int64 [N] or None; sets `digest`."""
+        array = _empty(len(self.names), resolution, channels)
+        archive = None if self.path.is_dir() else sha256_of(self.path)
+        digests = []
         progress = Progress(f"read {self.path}", len(self.names), "img")
         for row, name, content in self._contents():
             array[row] = _decode(f"{self.path}: {name}", content, resolution, channels, filter)
+            if not archive:
+                digests.append([name, hashlib.sha256(content).hexdigest()])
             progress.advance(1)
         progress.close()
-        if not self.class_names:
+        if archive and sha256_of(self.path) != archive:
+            raise self._changed("it has other bytes")
+        self.digest = archive or fingerprint(sorted(digests))
+        if not self.classes:
             return array, None
-        number = {name: label for label, name in enumerate(self.class_names)}
+        number = {name: label for label, name in enumerate(self.classes)}
         return array, np.array([number[name] for name in self.class_of], dtype=np.int64)
-
-    def digest(self) -> str:
-        """sha256 of the archive; of a folder, of the names and sha256 of its images."""
-        if not self.path.is_dir():
-            return sha256_of(self.path)
-        return fingerprint(sorted([name, hashlib.sha256(content).hexdigest()] for _, name, content in self._contents()))
 
     def _contents(self) -> Iterator[tuple[int, str, bytes]]:
         """(row, name, bytes) of every image in the order of storage: a tar is read once, from its beginning to its end."""
@@ -137,13 +142,27 @@ class _Collection:
             if _is_image(member.name):
                 row = row_of.pop(member.name, None)
                 if row is None:
-                    raise self._changed(member.name, "came")
+                    raise self._changed(f"{member.name} came")
                 yield row, member.name, member.read()
         if row_of:
-            raise self._changed(min(row_of), "went")
+            raise self._changed(f"{min(row_of)} went")
 
-    def _changed(self, name: str, how: str) -> DataError:
-        return DataError(f"{self.path} changed while it was read: {name} {how}", why=WHY, fix="prepare it again")
+    def _changed(self, how: str) -> DataError:
+        return DataError(f"{self.path} changed while it was read: {how}", why=WHY, fix="prepare it again")
+
+
+def _empty(count: int, resolution: int, channels: int) -> np.ndarray:
+    """uint8 [count, resolution, resolution, channels], not yet written. Raises DataError for more than there is memory."""
+    size = count * resolution**2 * channels
+    try:
+        if size > LARGEST_ARRAY:
+            raise MemoryError(f"the most is {LARGEST_ARRAY / 2**30:.0f} GiB")
+        return np.empty((count, resolution, resolution, channels), np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{count} images of {resolution} x {resolution} take {size / 2**30:.0f} GiB of memory ({error})",
+            fix="a smaller resolution, or fewer images",
+        ) from error
 
 
 def _is_image(name: str) -> bool:

@@ -1,11 +1,13 @@
 """Writing a data set: arrays, then the manifest that makes them one."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hamflow import plain
 from hamflow.data.sources import Source, build
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import save_array, sha256_of, write_json
@@ -15,6 +17,8 @@ ARRAYS = {"image": "images.npy", "point": "points.npy"}
 LABELS = "labels.npy"
 DTYPES = {"image": "uint8", "point": "float32"}
 FORMAT = 1  # of the manifest
+MOST_CHARACTERS = 2**24  # of the manifest
+MOST_VALUES = 1_000_000  # in it: every class has a name
 SPLIT_SEED = 0
 DIGITS = 12  # of sigma_data: the last ones of a sum depend on the machine's vector width
 
@@ -29,11 +33,13 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         the manifest.
     Raises:
         ConfigurationError: an unknown source or option, or a value that cannot be.
-        DataError: the source is not there, is corrupted, leaves its own box, or all its values are the same.
+        DataError: the source is not there, is corrupted, leaves its own box, or all its values are the same; more classes
+            than a manifest may hold.
     """
     options = dict(spec["options"])
     holdout = _check_holdout(options.pop("holdout", 0))
     source = build(spec["source"], options)
+    _check_describable(spec, source)
     array, labels = _checked(spec["name"], source, *source.read())
     array, labels, split = _split(array, labels, holdout)
     sigma = _sigma(spec["name"], source.kind, array[: split["train"]])
@@ -86,6 +92,19 @@ def _check_holdout(holdout: Any) -> float:
     if isinstance(holdout, bool) or not isinstance(holdout, int | float) or not 0 <= holdout < 1:
         raise ConfigurationError(f"option `holdout` = {holdout!r} is not a fraction in [0, 1)")
     return float(holdout)
+
+
+def _check_describable(spec: Mapping[str, Any], source: Source) -> None:
+    """Refuse, before anything is read, what `load` would refuse in the manifest; half of its bounds is for all else."""
+    described = json.dumps([spec["options"], source.class_names], indent=1)
+    try:
+        plain.parse_json(described, MOST_CHARACTERS // 2, MOST_VALUES // 2)
+    except ValueError as error:
+        raise DataError(
+            f"what describes '{spec['name']}' {error}",
+            why="its manifest could not be read again",
+            fix="fewer folders (each is a class) with shorter names, or another path",
+        ) from error
 
 
 def _checked(name: str, source: Source, array: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -43,7 +43,7 @@ class Source:
         licence: of the data, "-" where there is none.
         origin: where the data come from, in words.
         class_names: in the order of the labels; empty without classes.
-        digest: gives the sha256 of the file that the data come from; None where they are computed.
+        digest: gives the sha256 of the file that the data come from, once they are read; None where they are computed.
         density: the exact law, where it is known.
     """
 

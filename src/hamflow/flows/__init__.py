@@ -12,7 +12,7 @@ def names() -> list[str]:
     return FLOWS.names()
 
 
-def build(name: str, **options: Any) -> HamiltonianFlow:
+def build(name: str, /, **options: Any) -> HamiltonianFlow:
     """The flow of that name. Raises ConfigurationError for an unknown name, option or impossible value."""
     return FLOWS.build(name, **options)
 

@@ -1,5 +1,6 @@
 """Reading the metrics of a preset: a JSON for each (data set, method, seed, setting), checked together."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +97,25 @@ def read(path: Path) -> Result:
         if not content["metrics"]:
             raise ValueError("`metrics` is empty")
         for name, metric in content["metrics"].items():
-            if not {"value", "n", "features"} <= metric.keys():
-                raise ValueError(f"metric '{name}' lacks its value, n or features")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _check_metric(name, metric)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"the key {error}" if isinstance(error, KeyError) else str(error)
         raise MetricsError(f"{path} is not a metrics file: {what}", why="the table would miss a line", fix=FIX) from error
     named, said = path.parts[-4:-1], (content["dataset"], content["method"], f"seed{content['seed']}")
     if len(named) == 3 and named != said:
         raise MetricsError(f"{path} is of {'/'.join(said)}", why="it lies under another name", fix=FIX)
     return Result(path, path.stem, **{key: content[key] for key in KEYS})
+
+
+def _check_metric(name: str, metric: Mapping[str, Any]) -> None:
+    if not {"value", "n", "features"} <= metric.keys():
+        raise ValueError(f"metric '{name}' lacks its value, n or features")
+    for key in ("value", "standard_error"):
+        number = metric.get(key)
+        if number is not None and (type(number) not in (int, float) or not abs(number) <= sys.float_info.max):
+            raise ValueError(f"metric '{name}' has the {key} {number!r}, no finite number")
+    if type(metric["n"]) is not int or not isinstance(metric["features"], str):
+        raise ValueError(f"metric '{name}' has n = {metric['n']!r} of features {metric['features']!r}")
 
 
 def _one(results: Sequence[Result], group, value, what: str) -> None:

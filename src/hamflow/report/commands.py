@@ -34,7 +34,9 @@ def add_arguments(subparsers) -> None:
         help="results/<preset>/values or metrics, or folders in it",
     )
     table.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the tables")
-    table.add_argument("--list", type=Path, metavar="FILE", help="tabulate exactly the JSON files named in it, one a line")
+    table.add_argument(
+        "--setting", nargs="+", metavar="NAME", help="only these: heun-nfe35, hsd, real-nfe0, ... (default: all that there are)"
+    )
     table.set_defaults(run=_tabulate)
 
     plot = subparsers.add_parser("plot", help="figures, each as .png and .pdf", description="Draw a figure.")
@@ -54,8 +56,7 @@ def run(args: argparse.Namespace) -> None:
 def _tabulate(args: argparse.Namespace) -> None:
     from hamflow.report import tabulate
 
-    files = [Path(line) for line in args.list.read_text().splitlines() if line.strip()] if args.list else None
-    rows = tabulate(args.metrics, args.output, files)
+    rows = tabulate(args.metrics, args.output, args.setting)
     print(f"{args.output / 'table1.csv'}: {len(rows)} lines, preset {rows[0]['preset']}")
 
 
@@ -95,7 +96,8 @@ def _points(args: argparse.Namespace) -> None:
 
 def _training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="DIR", help="checkpoints/<preset>")
-    parser.add_argument("--dataset", metavar="NAME", help="only this data set")
+    parser.add_argument("--dataset", nargs="+", metavar="NAME", help="only these data sets")
+    parser.add_argument("--seed", nargs="+", type=int, metavar="K", help="only these training runs")
     _label_option(parser)
 
 
@@ -104,7 +106,7 @@ def _training(args: argparse.Namespace) -> None:
     from hamflow.report.sources import find_checkpoints
 
     names = _labels(args.label)
-    found = find_checkpoints(args.checkpoints, args.dataset, names)
+    found = find_checkpoints(args.checkpoints, args.dataset, names, args.seed)
     plot_training(found, args.output, preset=args.checkpoints.resolve().name, names=names)
 
 

@@ -64,11 +64,13 @@ def html(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
 
 
 def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
-    """Table 1, then one table of all metrics for each data set, then one of the models' own metrics."""
+    """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines."""
     own = [row for row in rows if row["sampler"] == UNSAMPLED]
     chosen = largest_budget([row for row in rows if row["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    tables = [_table1(chosen, titles, order), *(_all_metrics(chosen, d, titles[d]) for d in order)]
+    tables = [_table1(chosen, titles, order)] if chosen else []
+    tables += [_all_metrics(chosen, d, titles[d]) for d in order]
+    order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     return [*tables, _discrepancies(own, titles, order)] if own else tables
 
 

@@ -23,9 +23,11 @@ def plot_nfe(table: str | Path, output: str | Path, datasets: Sequence[str] | No
         datasets: those to show; all by default.
         metric: the metric to show; by default the one that speaks for each data set (Fréchet distance or W2).
     Raises:
-        MetricsError: no such table, data set or metric.
+        MetricsError: no such table, data set or metric; no metrics of samples at all.
     """
     rows = [row for row in read_table(Path(table)) if row["sampler"] != UNSAMPLED]
+    if not rows:
+        raise MetricsError(f"{table} has no metrics of samples", fix="evaluate some first: `hamflow evaluate --help`")
     known = list(dict.fromkeys(row["dataset"] for row in rows))
     for name in datasets or []:
         if name not in known:

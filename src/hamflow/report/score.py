@@ -1,6 +1,8 @@
 """Figures of Hamiltonian score matching: the mixture, the three validation panels, the comparison with other
 objectives."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ def plot_score(result: str | Path, output: str | Path) -> None:
     """Draw a result of `hamflow score` by its kind.
 
     Args: result: the .json. output: the .png; a .pdf beside it.
-    Raises: DataError: no result, or of a kind that has no figure.
+    Raises: DataError: no result, of a kind that has no figure, or without what its figure shows.
     """
     content = _read(result)
     figures = {
@@ -30,9 +32,11 @@ def plot_score(result: str | Path, output: str | Path) -> None:
         "gradients": plot_gradients,
         "comparison": plot_comparison,
     }
-    if content.get("kind") not in figures:
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in figures:
         raise DataError(f"{result} holds no result that has a figure", fix=f"kinds: {', '.join(sorted(figures))}")
-    figures[content["kind"]](content, output)
+    with _complete(result):
+        figures[kind](content, output)
 
 
 def plot_mixture(result: dict[str, Any], output: str | Path) -> None:
@@ -174,17 +178,29 @@ def plot_comparison(result: dict[str, Any], output: str | Path) -> None:
 
 
 def tabulate_comparison(result: str | Path, output: str | Path) -> None:
-    """The comparison as a .csv, and a .md beside it."""
+    """The comparison as a .csv, and a .md beside it.
+
+    Raises: DataError: no result of the kind `comparison`, or an incomplete one.
+    """
     content = _read(result)
+    if content.get("kind") != "comparison":
+        raise DataError(f"{result} holds no comparison, which alone has a table", fix="`hamflow score comparison --help`")
+    with _complete(result):
+        lines = _lines(content)
+    write_text(Path(output).with_suffix(".csv"), "\n".join(",".join(line) for line in lines) + "\n")
+    table = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    write_text(Path(output).with_suffix(".md"), "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n")
+
+
+def _lines(content: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table of a comparison, its head first."""
     head = ["method", "budget", "updates", "relative_time", "score_error", "score_error_std", "hsd", "hsd_std", "seeds", "n"]
-    lines = []
+    lines = [head]
     for row in content["rows"]:
         numbers = [row["time"]] + [row[key][part] for key in ("score_error", "hsd") for part in ("mean", "std")]
         words = ["" if value is None else f"{value:.4g}" for value in numbers]
         lines.append([row["method"], row["budget"], str(row["steps"]), *words, str(len(row["runs"])), str(content["n"])])
-    write_text(Path(output).with_suffix(".csv"), "\n".join(",".join(line) for line in [head, *lines]) + "\n")
-    table = [head, ["---"] * len(head), *lines]
-    write_text(Path(output).with_suffix(".md"), "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n")
+    return lines
 
 
 def _arrows(axes: Any, axis: np.ndarray, field: np.ndarray, there: np.ndarray, key: float, colour: str) -> None:
@@ -222,6 +238,22 @@ def _method(name: str) -> str:
 
 def _read(result: str | Path) -> dict[str, Any]:
     try:
-        return read_json(result)
-    except (OSError, ValueError) as error:
+        content = read_json(result)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{result} is no result of `hamflow score` ({error})", fix="`hamflow score --help`") from error
+
+
+@contextmanager
+def _complete(result: str | Path) -> Iterator[None]:
+    """Within it, what a result lacks, or holds of another type, is a DataError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+        raise DataError(
+            f"{result} is no complete result of `hamflow score` ({error!r})",
+            why="it lacks what is to be shown, or holds something else in its place",
+            fix="delete it and make it anew, `hamflow score --help`",
+        ) from error

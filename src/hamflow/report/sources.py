@@ -1,6 +1,6 @@
 """Where figures find samples and checkpoints in the folders of a preset."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,23 +50,28 @@ def find_samples(folder: Path, setting: str, seed: int | None = None, names: Map
 
 
 def find_checkpoints(
-    folder: Path, dataset: str | None = None, names: Mapping[str, str] = {}
+    folder: Path,
+    datasets: Collection[str] | None = None,
+    names: Mapping[str, str] = {},
+    seeds: Collection[int] | None = None,
 ) -> dict[str, dict[str, list[Path]]]:
     """{data set: {method: [model.safetensors of each seed]}} below checkpoints/<preset>, in the order of tables.
 
-    Where `names` has labels, methods that are not among them are left out.
+    Data sets and seeds are those given, by default all that there are. Where `names` has labels, methods that are not
+    among them are left out.
 
     Raises:
         DataError: there are none.
     """
     found: dict[str, dict[str, list[Path]]] = {}
-    for path in sorted(folder.glob(f"{dataset or '*'}/*/seed*/model.safetensors"), key=_seed):
-        if names and path.parts[-3] not in names:
-            continue
-        found.setdefault(path.parts[-4], {}).setdefault(path.parts[-3], []).append(path)
+    for path in sorted(folder.glob("*/*/seed*/model.safetensors"), key=_seed):
+        dataset, method = path.parts[-4:-2]
+        wanted = (datasets is None or dataset in datasets) and (seeds is None or _seed(path)[0] in seeds)
+        if wanted and (not names or method in names):
+            found.setdefault(dataset, {}).setdefault(method, []).append(path)
     if not found:
         raise DataError(
-            f"there is no checkpoint below {folder}/{dataset or ''}",
+            f"there is no such checkpoint below {folder}",
             fix="train first: `hamflow train --help`",
         )
     return {name: dict(sorted(found[name].items(), key=lambda item: paper.order(item[0]))) for name in sorted(found)}

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,29 @@ COLUMNS = (
 Row = dict[str, str]
 
 
-def tabulate(metrics: Path | Sequence[Path], output: Path, files: Iterable[Path] | None = None) -> list[Row]:
+def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[str] | None = None) -> list[Row]:
     """Write table1.csv, table1.md, .tex and .html in the paper's layout, and summary.json; equal inputs give equal bytes.
 
     Args:
         metrics: results/<preset>/metrics, or any folders below it.
         output: folder of the tables.
-        files: exactly these JSON files instead of all that lie in `metrics`.
+        settings: names of files without .json, instead of all that lie in `metrics`, where others may be left over.
     Returns:
         The lines of table1.csv.
     Raises:
-        MetricsError: none, or some that contradict each other (`hamflow.report.collect`).
+        MetricsError: none, none with a value, or some that contradict each other (`hamflow.report.collect`).
     """
     folders = [metrics] if isinstance(metrics, str | Path) else list(metrics)
-    if files is None and not find(folders):
+    found = [path for path in find(folders) if settings is None or path.stem in settings]
+    if not found:
         raise MetricsError(
             f"there are no metrics in {', '.join(map(str, folders))}",
             fix="run the experiment first: `snakemake --cores 2`, or `hamflow evaluate --help`",
         )
-    results = collect(sorted({Path(file) for file in files}) if files is not None else find(folders))
+    results = collect(found)
     rows = aggregate(results)
+    if not rows:
+        raise MetricsError("no metric has a value", fix="look at the metrics: `null` stands where one does not apply")
     write_text(Path(output) / "table1.csv", to_csv(rows))
     write_json(Path(output) / "summary.json", summary(rows))
     titles = {result.dataset: result.dataset_label for result in results}
@@ -98,18 +102,32 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def read_table(path: Path) -> list[Row]:
     """The lines of a table1.csv. Raises MetricsError for a file that is absent or no such table."""
+    fix = "make it anew with `hamflow tabulate`"
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), tuple(reader.fieldnames or ())
     except FileNotFoundError as error:
         raise MetricsError(f"there is no table {path}", fix="`hamflow tabulate --help`") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MetricsError(f"{path} is not a table1.csv: {error}", fix=fix) from error
     if columns != COLUMNS or not rows:
         raise MetricsError(
             f"{path} is not a table1.csv: its columns are {', '.join(columns) or 'missing'}",
-            fix="make it anew with `hamflow tabulate`",
+            fix=fix,
         )
+    for number, row in enumerate(rows, 1):
+        if not _is_line(row):
+            raise MetricsError(f"{path} is not a table1.csv: line {number} below its head lacks a number", fix=fix)
     return rows
+
+
+def _is_line(row: Row) -> bool:
+    try:
+        numbers = [int(row["seeds"]), int(row["n_samples"]), float(row["nfe"]), float(row["mean"]), float(row["std"] or 0)]
+        return all(map(math.isfinite, numbers))
+    except (ValueError, TypeError, OverflowError):  # TypeError: of a cell that is not there
+        return False
 
 
 def _sort_key(key: tuple, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> tuple:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hamflow import data, models, runtime
-from hamflow.errors import CheckpointError, DivergenceError
+from hamflow.errors import DivergenceError
 from hamflow.files import fingerprint, save_array, sha256_of, write_json
 from hamflow.models import Model
 from hamflow.progress import Progress
@@ -39,7 +39,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     """
     chosen = runtime.configure(device)
     model, dataset = models.load(checkpoint, chosen), data.load(data_folder)
-    _check_belongs(spec, checkpoint, model, dataset)
+    models.check_belongs(spec, checkpoint, model, dataset)
     facts: dict[str, Any] = {
         "seed": seed,
         "first_seed": seed * SEEDS_PER_RUN,
@@ -100,21 +100,3 @@ def _draw_batch(model: Model, sampler: str, times: Tensor, seeds: range) -> tupl
     velocity = count_evaluations(model.flow.unfold(lambda x, t: model.velocity(x, t, labels)))
     start = model.flow.terminal(unit_noise(seeds, model.shape).to(device))
     return model.flow.settle(solve(sampler, velocity, start, times)), velocity.count
-
-
-def _check_belongs(spec: dict[str, Any], checkpoint: Path, model: Model, dataset: Any) -> None:
-    trained = model.metadata["spec"]
-    for key in ("dataset", "method"):
-        if trained[key] != spec[key]:
-            raise CheckpointError(
-                f"{checkpoint} was trained with {key} '{trained[key]}', but samples of '{spec[key]}' are asked for",
-                why="the samples would stand under the wrong name in every table",
-                fix=f"give the checkpoint of '{spec[key]}', or retrain",
-            )
-    if model.metadata["data_sha256"] != dataset.sha256:
-        raise CheckpointError(
-            f"{checkpoint} was trained on other data than those in {dataset.folder} "
-            f"(sha256 {model.metadata['data_sha256'][:12]}…, now {dataset.sha256[:12]}…)",
-            why="its samples would be compared with data that it never saw",
-            fix="train again, or restore the data with `dvc checkout`",
-        )

@@ -18,6 +18,7 @@ from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
 Denoiser = Callable[[Tensor, float], Tensor]  # (y, sigma) -> E[x_0 | x_0 + sigma n = y]
 NOISE, PICK = 100, 101  # streams of random numbers
 PERTURBATION = 102
+RESERVED = {"horizon", "times", "steps", "scheme", "seed", "batch"}  # entries of `ModelSpec`, not of an estimator
 SCHEME = "mclachlan"
 LOW_DIMENSION = 3  # up to here linear predictors on random features do better than a network, in less time
 
@@ -167,6 +168,7 @@ def evaluate_checkpoint(
     began = time.perf_counter()
     spec = read(ModelSpec, settings)
     dataset, model = datasets.load(data), models.load(checkpoint, device)
+    models.check_belongs(spec.about, checkpoint, model, dataset)
     perturb(model.network, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, PICK).choice(dataset.count, size=count, replace=False)
@@ -205,6 +207,8 @@ def perturb(network: nn.Module, size: float, seed: int = 0) -> None:
 def _metric(
     spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
+    if reserved := sorted(RESERVED & options.keys()):
+        raise ConfigurationError(f"`options` has `{reserved[0]}`, which is no estimator's", fix="give it beside `options`")
     noise = draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
     noisy = model.flow.settle(x + sigma * noise)
     force = implied_score(model, sigma, label, spec.batch)

@@ -24,7 +24,11 @@ def add_arguments(subparsers) -> None:
         default=DEFAULT_URI,
         help=f"MLflow's store (default {DEFAULT_URI}; MLFLOW_TRACKING_URI overrides)",
     )
-    parser.add_argument("--experiment", default=DEFAULT_EXPERIMENT, help=f"MLflow's experiment (default {DEFAULT_EXPERIMENT})")
+    parser.add_argument(
+        "--experiment",
+        default=DEFAULT_EXPERIMENT,
+        help=f"MLflow's experiment (default {DEFAULT_EXPERIMENT}; MLFLOW_EXPERIMENT_NAME overrides)",
+    )
     parser.add_argument(
         "--init", action="store_true", help="only create the store, if it is SQLite and not there: once, under a lock"
     )

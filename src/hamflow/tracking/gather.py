@@ -1,12 +1,13 @@
 """What the folders of a preset say of its runs: curves, metrics and checkpoint metadata, for MLflow."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hamflow.errors import DataError
+from hamflow.errors import CheckpointError, DataError
 from hamflow.files import fingerprint, load_metadata, read_json, sha256_of
 from hamflow.provenance import CIRCUMSTANCES, read_circumstances
 from hamflow.tracking.jsonl import read_jsonl
@@ -24,6 +25,7 @@ from hamflow.tracking.records import (
 )
 
 BOUND = "data"  # stands for a method where real data are measured
+SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # the name of a run's folder; one like seed0-backup is nobody's
 FACTS = ("kimg", "parameters", "data_sha256", "packages")  # of a checkpoint's metadata, which become tags
 
 
@@ -101,7 +103,7 @@ def _seeds(results: Path, checkpoints: Path) -> list[tuple[str, str, int]]:
     """Every (dataset, method, seed) that has metrics or a checkpoint, sorted."""
     found = {path.parent for kind in ("values", "metrics") for path in (results / kind).glob("*/*/seed*/*.json")}
     found |= {path.parent for path in checkpoints.glob("*/*/seed*/model.safetensors")}
-    return sorted({(p.parts[-3], p.parts[-2], int(p.name.removeprefix("seed"))) for p in found})
+    return sorted({(p.parts[-3], p.parts[-2], int(named[1])) for p in found if (named := SEED.fullmatch(p.name))})
 
 
 class _Files:
@@ -154,6 +156,20 @@ class _Files:
 
 
 def _run(files: _Files, preset: str, dataset: str, method: str, seed: int, data: Path) -> Run:
+    """All of one run. Raises CheckpointError for metadata that are not those of a training here."""
+    try:
+        run = _described(files, preset, dataset, method, seed, data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{files.model} has metadata that hamflow did not write: {type(error).__name__}: {error}",
+            fix="delete it and train again, or fetch it anew with `dvc checkout`",
+        ) from error
+    _tell(run, files)
+    return run
+
+
+def _described(files: _Files, preset: str, dataset: str, method: str, seed: int, data: Path) -> Run:
+    """What equal work repeats of a run."""
     metadata = files.metadata
     spec = metadata.get("spec")
     facts = flatten({name: metadata[name] for name in FACTS if name in metadata}, "hamflow.")
@@ -163,14 +179,27 @@ def _run(files: _Files, preset: str, dataset: str, method: str, seed: int, data:
         params=flatten(spec or {}),
         tags=identity_tags(preset, dataset, method, seed) | facts,
         points=_unique(_curve(files.history(), files.model), _metrics(files.records)),
-        told=_told(files.circumstances),
     )
-    run.told_points = _unique(set(_curve(files.log(), files.folder)) - set(run.points))
     if files.data_sha256:
         run.data = _data_input(dataset, files.data_sha256, data, "evaluation" if method == BOUND else "training")
     if files.model.exists():
         run.checkpoint = Checkpoint(files.model, sha256_of(files.model))
     return run
+
+
+def _tell(run: Run, files: _Files) -> None:
+    """Add what differs between equal runs, unless train.jsonl and run.json are of another training than the checkpoint.
+
+    DVC versions the checkpoint alone: after a retraining and `dvc checkout` of the earlier weights, the later training's
+    files lie beside them. But for the speeds, a log of the same training has the checkpoint's own curve.
+    """
+    curve, log = set(_curve(files.history(), files.model)), set(_curve(files.log(), files.folder))
+    names = {point.name for point in curve}
+    ours = curve == {point for point in log if point.name in names}
+    if ours or not log:  # without a log, nothing speaks against run.json
+        run.told = _told(files.circumstances)
+    if ours:
+        run.told_points = _unique(log - curve)
 
 
 def _unique(*points: Any) -> list[Point]:
@@ -181,8 +210,10 @@ def _curve(records: list[dict[str, Any]], where: Path) -> Iterator[Point]:
     try:
         for record in records:
             yield from curve_points(record)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"the training curve of {where} lacks {error}", fix="delete it, or train again") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"the training curve of {where} cannot be read: {type(error).__name__}: {error}", fix="delete it, or train again"
+        ) from error
 
 
 def _metrics(records: list[dict[str, Any]]) -> Iterator[Point]:
@@ -194,6 +225,8 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
         list(metric_points(record))
+        if not isinstance(record.get("provenance", {}).get("data_sha256", ""), str):
+            raise TypeError("its provenance.data_sha256 is no text")
         return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a metrics file: {error}", fix="delete it and evaluate again") from error

@@ -1,10 +1,11 @@
 """Back-fill MLflow from the files of a preset, any number of times, without repeating anything."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hamflow.errors import DataError
+from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import fingerprint, sha256_of
 from hamflow.tracking import store
 from hamflow.tracking.gather import Run, gather
@@ -46,14 +47,22 @@ def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: 
         results: results/<preset>; the folder's name is the preset.
         checkpoints: checkpoints/<preset>.
         uri: MLflow's store; MLFLOW_TRACKING_URI overrides it.
-        experiment: MLflow's experiment.
+        experiment: MLflow's experiment; MLFLOW_EXPERIMENT_NAME overrides it.
         data: the folder of the data sets.
     Raises:
         TrackingError: no MLflow, or a store that is away or refuses.
+        ConfigurationError: folders of two presets.
         CheckpointError, DataError: a file that cannot be read; nothing to publish.
     """
-    results, uri = Path(results), store.require_usable(uri)
-    runs, missing = gather(results, Path(checkpoints), Path(data))
+    uri, experiment = store.require_usable(uri), store.resolve_experiment(experiment)
+    results, checkpoints = (Path(os.path.abspath(folder)) for folder in (results, checkpoints))  # "." has no name
+    if results.name != checkpoints.name:
+        raise ConfigurationError(
+            f"{results} and {checkpoints} are of two presets, '{results.name}' and '{checkpoints.name}'",
+            why="numbers of one preset would stand beside the models of another",
+            fix="name the folders of one preset, for example results/quickstart and checkpoints/quickstart",
+        )
+    runs, missing = gather(results, checkpoints, Path(data))
     if not runs:
         raise DataError(
             f"there is nothing to publish: no checkpoints in {checkpoints} and no bound in {results}",

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamflow.files import canonical_json, fingerprint
@@ -38,6 +40,15 @@ class DataInput(NamedTuple):
 def run_key(preset: str, dataset: str, method: str, seed: int, spec: Mapping[str, Any] | None) -> str:
     """The name of a run that anyone can compute: equal runs have equal keys. `spec` is the training spec."""
     return fingerprint({"preset": preset, "dataset": dataset, "method": method, "seed": seed, "spec": spec})
+
+
+def preset_of(folder: str | Path) -> str:
+    """The preset of <preset>/<dataset>/<method>/seed<k>; empty for a folder that lies less deep.
+
+    Links are not followed: `publish` too takes the names as they were typed, and the key must be the same.
+    """
+    names = Path(os.path.abspath(folder)).parts[1:]
+    return names[-4] if len(names) >= 4 else ""
 
 
 def group_key(*place: str) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import socket
 import sqlite3
 import time
@@ -23,6 +24,7 @@ SQLITE = "sqlite:///"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages show runs first, not chats
 NOTHING_LOST = "nothing is lost: the JSONL and JSON files are the truth"
+PASSWORD = re.compile(r"(://[^/\s:@]*):\S+@")  # of an address, wherever it is quoted
 SHA256_TAG = "hamflow.checkpoint_sha256"
 CHECKPOINTS = "checkpoints"  # folder of a run's artefacts
 
@@ -44,10 +46,15 @@ def resolve_uri(uri: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or uri
 
 
+def resolve_experiment(experiment: str) -> str:
+    """MLflow's experiment to use: MLFLOW_EXPERIMENT_NAME if set, else `experiment`."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
+
+
 def why_unusable(uri: str) -> str:
     """Why this can be no store here, in words, found without importing MLflow; empty if it can."""
     if not uri:
-        return "no store is configured (tracking.uri is empty)"
+        return "no store is configured (MLFLOW_TRACKING_URI is not set)"
     if importlib.util.find_spec("mlflow") is None:
         return "mlflow is not installed"
     if uri.startswith("file:") or "://" not in uri:
@@ -68,7 +75,11 @@ def why_away(uri: str) -> str:
 
     MLflow itself would ask a server that is away for minutes. Its import alone takes seconds, and is not needed here.
     """
-    address, path = urlsplit(uri), sqlite_path(uri)
+    try:
+        address, path = urlsplit(uri), sqlite_path(uri)
+        port = address.port or PORTS.get(address.scheme.partition("+")[0], 0)
+    except ValueError:  # whose text may quote a part of the password
+        return f"{shown(uri)} is no address: its host or port cannot be read"
     try:
         if path is not None:
             file = f"{path.absolute().as_uri()}?mode=rw"
@@ -77,7 +88,6 @@ def why_away(uri: str) -> str:
         elif address.scheme in ("http", "https"):
             _ask(uri)
         elif address.hostname:
-            port = address.port or PORTS.get(address.scheme.partition("+")[0], 0)
             socket.create_connection((address.hostname, port), ANSWER_SECONDS).close()
     except (OSError, sqlite3.Error, ValueError) as error:
         return f"{shown(uri)} does not answer: {first_line(error)}"
@@ -96,13 +106,12 @@ def _ask(uri: str) -> None:
 
 def shown(uri: str) -> str:
     """The address of a store without the password in it."""
-    address = urlsplit(uri)
-    return uri.replace(f":{address.password}@", ":***@") if address.password else uri
+    return PASSWORD.sub(r"\1:***@", uri)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of what an exception says, or its kind; MLflow's quote the address, so without the password in it."""
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -13,6 +13,7 @@ from hamflow.tracking.records import flatten, identity_tags, run_key, run_name
 
 SECONDS_TO_CLOSE = 0.6  # with the time to die, and what it takes to start the process, less than a second
 SECONDS_TO_DIE = 0.2  # of a process that was killed
+ENDED = "live metrics end here: their process ended with {}; `hamflow publish` completes the run"
 LATE = "the store did not take everything in time; `hamflow publish` completes the run"
 
 
@@ -31,7 +32,7 @@ class RunStream:
     Args:
         key: the run's key (`run_key`); a run of that key is continued, without repeating the points it has.
         uri: MLflow's store; MLFLOW_TRACKING_URI overrides it; empty for none.
-        experiment: MLflow's experiment.
+        experiment: MLflow's experiment; MLFLOW_EXPERIMENT_NAME overrides it.
         params: parameters, nested; logged under dotted names.
         tags: texts.
         name: how MLflow's pages call the run.
@@ -56,6 +57,7 @@ class RunStream:
         if reason := store.why_unavailable(uri):
             say(f"no live metrics: {reason}; train.jsonl has them")
             return
+        experiment = store.resolve_experiment(experiment)
         header = {"key": key, "uri": uri, "experiment": experiment, "name": name, "params": flatten(params), "tags": dict(tags)}
         try:
             self._process = _start()
@@ -121,6 +123,8 @@ class RunStream:
         """Wait for the process, or else kill it, and pass on what it has to say."""
         try:
             said = process.communicate(timeout=patience)[0].decode().strip()
+            if not said and process.returncode:
+                said = ENDED.format(process.returncode)
         except subprocess.TimeoutExpired:
             process.kill()  # not left to itself: it would meet the `publish` that completes the run
             with suppress(subprocess.TimeoutExpired):
@@ -134,7 +138,7 @@ class RunStream:
 def _start() -> Any:
     """The process beside the job, with a pipe to it that never blocks."""
     process: Any = subprocess.Popen(
-        [sys.executable, "-m", "hamflow.tracking.follower"],
+        [sys.executable, "-P", "-m", "hamflow.tracking.follower"],  # -P: no module is taken from the working directory
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

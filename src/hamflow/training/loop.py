@@ -21,14 +21,21 @@ from hamflow.tracking import JsonlLog
 from hamflow.training.draws import Draws, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
 from hamflow.training.interruption import Interrupted, Termination
-from hamflow.training.state import LOG, StateFolder
+from hamflow.training.state import CHECKPOINT, LOG, StateFolder
 from hamflow.training.times import draw_times
 
-CHECKPOINT = "model.safetensors"
 SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
 
 
-def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, device: str = "auto", stream: Any = None) -> Path:
+def train(
+    spec: dict[str, Any],
+    data_folder: Path,
+    seed: int,
+    output: Path,
+    device: str = "auto",
+    stream: Any = None,
+    keep: bool = False,
+) -> Path:
     """Train one method on one data set; a run that was killed goes on where its last state was, to the same bits.
 
     Args:
@@ -39,6 +46,7 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
             data, the curve of the loss), train.jsonl and run.json (commit, host, seconds).
         device: "auto", "cpu", "cuda", ...
         stream: called with each record of train.jsonl (MLflow), or None.
+        keep: keep links to what is published in the folder of the state; should it be deleted, this call publishes it again.
     Returns:
         The path of the checkpoint.
     Raises:
@@ -47,6 +55,9 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
         UserError: data, configuration or state that cannot be used.
     """
     run = _Run(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
+    if keep and run.state.put_back(run.published):
+        print(f"{run.label}: was trained to the end before, and is published again", flush=True)
+        return run.published[-1]
     with Termination() as termination:
         with JsonlLog(run.state.log) as log:
             log.restart(run.history)
@@ -54,7 +65,7 @@ def train(spec: dict[str, Any], data_folder: Path, seed: int, output: Path, devi
                 log.append(record)
                 if stream is not None:
                     stream(record)
-        return run.publish()
+        return run.publish(keep)
 
 
 class _Run:
@@ -136,14 +147,22 @@ class _Run:
         progress = {"step": self.step, "window": self.window, "history": self.history, "seconds": self.seconds}
         self.state.save(self.network, self.average.network, self.optimiser, progress)
 
-    def publish(self) -> Path:
-        """Move the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
-        write_text(self.output / LOG, self.state.log.read_text())
-        write_json(self.output / RUN_FILE, circumstances(wall_seconds=self.seconds))
-        path = self.output / CHECKPOINT
+    @property
+    def published(self) -> list[Path]:
+        """The files that a training leaves, in the order in which they are written."""
+        return [self.output / name for name in (LOG, RUN_FILE, CHECKPOINT)]
+
+    def publish(self, keep: bool = False) -> Path:
+        """Copy the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
+        log, run, path = self.published
+        write_text(log, self.state.log.read_text())
+        write_json(run, circumstances(wall_seconds=self.seconds))
         curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.history]
         save_tensors(path, self.average.network.state_dict(), self.metadata | {"history": curve})
-        self.state.remove()
+        if keep:
+            self.state.keep(self.published)
+        else:
+            self.state.remove()
         return path
 
     @property

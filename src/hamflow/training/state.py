@@ -1,6 +1,9 @@
 """The resumable state of a training run: beside, never inside, what is published."""
 
+import os
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hamflow.errors import CheckpointError
-from hamflow.files import fingerprint, load_tensors, save_tensors
+from hamflow.files import atomic, fingerprint, load_tensors, save_tensors
 
+CHECKPOINT = "model.safetensors"
 STATE = "state.safetensors"
 LOG = "train.jsonl"
 
@@ -60,6 +64,31 @@ class StateFolder:
                 why="going on from a damaged state would give weights that nobody can reproduce",
                 fix=f"delete {self.folder} to train from the start",
             ) from error
+
+    def keep(self, published: Iterable[Path]) -> None:
+        """Put links to the published files in the place of the state, where the file system has links.
+
+        A Snakemake that was killed has not seen its trainings end. Started again it deletes what they published.
+        """
+        (self.folder / STATE).unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in published:
+                (self.folder / path.name).unlink(missing_ok=True)
+                os.link(path, self.folder / path.name)
+
+    def put_back(self, published: Iterable[Path]) -> bool:
+        """Publish again what `keep` has kept; whether all of it was there and whole."""
+        kept = {self.folder / path.name: path for path in published}
+        try:
+            load_tensors(self.folder / CHECKPOINT)
+        except CheckpointError:
+            return False
+        if not all(link.exists() for link in kept):
+            return False
+        for link, path in kept.items():
+            with atomic(path) as temporary:
+                shutil.copyfile(link, temporary)
+        return True
 
     def remove(self) -> None:
         """Delete the state of this run (it is published), and the folder above if nothing else is in it."""
