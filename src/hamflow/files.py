@@ -78,8 +78,13 @@ def exclusive(path: str | Path) -> Iterator[bool]:
     path, waited = Path(path), False
     made = not path.parent.exists()
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115  open for as long as the lock is held
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+")  # noqa: SIM115  open for as long as the lock is held
+        except (FileExistsError, FileNotFoundError):
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            continue  # the last holder removed the folder at this moment
         with suppress(OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

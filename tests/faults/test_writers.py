@@ -76,6 +76,30 @@ def test_a_lock_has_one_holder_at_a_time_and_leaves_no_file(tmp_path):
     assert not any(tmp_path.glob("folder/*"))
 
 
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path, monkeypatch, error):
+    """As `mkdir` finds the folder, its last holder removes it; or before the lock in it is opened."""
+    mkdir, failures = Path.mkdir, [error()]
+
+    def fails_once(path, *arguments, **options):
+        if failures:
+            raise failures.pop()
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fails_once)
+    with files.exclusive(tmp_path / "folder" / "lock") as waited:
+        assert not waited
+    assert failures == []
+
+
+def test_a_file_in_the_place_of_the_lock_s_folder_is_an_error(tmp_path):
+    (tmp_path / "folder").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "link"):
+        with pytest.raises(FileExistsError), files.exclusive(tmp_path / name / "lock"):
+            pass
+
+
 def test_the_lock_of_a_killed_holder_is_free(tmp_path, capsys):
     process = FORK.Process(target=hold, args=(tmp_path / "lock", tmp_path / "log", 60))
     process.start()

@@ -102,7 +102,8 @@ def test_no_workflow_file_can_run_foreign_code(path):
     """By words: rules are no Python. `shell` directives are Snakemake's own, their values quoted (tests/faults)."""
     with open(path, "rb") as file:
         words = [token.string for token in tokenize.tokenize(file.readline) if token.type in (tokenize.NAME, tokenize.OP)]
-    assert not set(words) & (MODULES | NAMES | METHODS | SHELLS | {"script", "unsafe_load", "full_load"})
+    called = {word for at, word in enumerate(words) if words[max(0, at - 2) : at] != ["re", "."]}  # re.compile is another
+    assert not called & (MODULES | NAMES | METHODS | SHELLS | {"script", "unsafe_load", "full_load"})
     for at, word in enumerate(words[:-2]):
         assert word != "yaml" or words[at + 1] != "." or words[at + 2] in YAML
 

@@ -155,7 +155,7 @@ def test_a_training_streams_as_the_preset_that_publish_calls_it(tmp_path, spec, 
     told = []
     monkeypatch.setattr(RunStream, "of_training", lambda **run: told.append(run["preset"]) or RunStream("", "", "", {}, {}))
     monkeypatch.setattr("hamflow.training.train", lambda *_arguments: None)
-    options = argparse.Namespace(output=Path(output.format(folder=tmp_path)), data=tmp_path, seed=0, device="cpu")
+    options = argparse.Namespace(output=Path(output.format(folder=tmp_path)), data=tmp_path, seed=0, device="cpu", keep=False)
     cli._train_alone(options, spec("edm"))
     assert told == [preset]
 
