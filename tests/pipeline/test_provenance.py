@@ -206,8 +206,11 @@ def test_nothing_is_run_where_there_is_nothing_to_compare(project, tmp_path, mon
     monkeypatch.chdir(project)
     monkeypatch.setattr(verify, "repeat", lambda *_: pytest.fail("it ran"))
     (project / "own.yaml").write_text("preset: own")
+    (project / "cloned.yaml").write_text("preset: cloned")
+    write_json(project / "results/cloned/tables/summary.json", {})  # of which git has a copy
     for arguments, what in [
         (("--configfile", "own.yaml"), "preset 'own'"),
+        (("--configfile", "cloned.yaml"), "preset 'cloned'"),
         (("--only", "digits/edm/seed9"), "digits/edm/seed9 in"),
     ]:
         with pytest.raises(DataError, match=f"no results of {what}"):
