@@ -91,7 +91,7 @@ def settle_fetched_files():
 def forget_kept_checkpoints():
     """Drop the links that `hamflow train --keep` made, once Snakemake itself has seen the trainings end."""
     for kept in Path(CHECKPOINTS).glob("*/*/seed*/state/*/model.safetensors"):
-        shutil.rmtree(kept.parent)
+        shutil.rmtree(kept.parent, ignore_errors=True)
         with contextlib.suppress(OSError):  # other states lie beside it
             kept.parents[1].rmdir()
 
