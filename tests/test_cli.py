@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -267,6 +268,14 @@ def test_a_run_goes_on_when_the_disk_has_room_again(chain, small_disk, tmp_path)
     assert cli.main([*arguments, str(output)]) == 0
     assert load_tensors(output / "model.safetensors")[1] == load_tensors(chain["checkpoint"])[1]
     assert (output / "model.safetensors").read_bytes() == chain["checkpoint"].read_bytes()
+
+
+def test_a_reader_of_the_output_may_leave():
+    command = [sys.executable, "-m", "hamflow.cli", "doctor"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == cli.BROKEN_PIPE
 
 
 def test_every_verb_has_help(capsys):

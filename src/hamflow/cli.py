@@ -16,6 +16,7 @@ from hamflow.files import exclusive, load_metadata
 EPILOG = """A job's specification comes either as --spec JSON, which is how the workflow passes it, or from
 --params FILE (again for each overlay) with --dataset and --method, which resolves the same one."""
 
+BROKEN_PIPE = 141  # as a shell calls the end by SIGPIPE
 LARGEST_SEED = 10**9  # as in the schema of the parameters
 
 # verbs whose arguments and work live beside what they do
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has read enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's end would meet it again
+        return BROKEN_PIPE  # the work is not done
     except OSError as error:
         if error.errno in PATH_ERRORS and error.filename:
             print(f"PathError: {error.filename}: {PATH_ERRORS[error.errno]}", file=sys.stderr)
