@@ -128,9 +128,8 @@ if config["tracking"]["uri"]:
     os.environ.setdefault("MLFLOW_TRACKING_URI", config["tracking"]["uri"])
 os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
 if workflow.remote_exec and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("sqlite:"):
-    del os.environ[
-        "MLFLOW_TRACKING_URI"
-    ]  # SQLite's locks do not hold between nodes: `publish` fills the store afterwards
+    # SQLite's locks do not hold between nodes: `publish` fills the store afterwards.
+    del os.environ["MLFLOW_TRACKING_URI"]
 
 
 wildcard_constraints:

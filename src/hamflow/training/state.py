@@ -70,11 +70,11 @@ class StateFolder:
 
         A Snakemake that was killed has not seen its trainings end. Started again it deletes what they published.
         """
-        (self.folder / STATE).unlink(missing_ok=True)
         with suppress(OSError):
             for path in published:
                 (self.folder / path.name).unlink(missing_ok=True)
                 os.link(path, self.folder / path.name)
+        (self.folder / STATE).unlink(missing_ok=True)  # last: a kill before it leaves one or the other
 
     def put_back(self, published: Iterable[Path]) -> bool:
         """Publish again what `keep` has kept; whether all of it was there and whole."""
