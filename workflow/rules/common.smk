@@ -129,7 +129,7 @@ if config["tracking"]["uri"]:
 os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", config["tracking"]["experiment"])
 if workflow.remote_exec and os.environ.get("MLFLOW_TRACKING_URI", "").startswith("sqlite:"):
     # SQLite's locks do not hold between nodes: `publish` fills the store afterwards.
-    del os.environ["MLFLOW_TRACKING_URI"]
+    os.environ.pop("MLFLOW_TRACKING_URI")
 
 
 wildcard_constraints:
