@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read the output has read enough, as `head` has
+    except BrokenPipeError:  # who read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's end would meet it again
-        return BROKEN_PIPE  # the work is not done
+        return BROKEN_PIPE  # not 0: the work may not be done
     except OSError as error:
         if error.errno in PATH_ERRORS and error.filename:
             print(f"PathError: {error.filename}: {PATH_ERRORS[error.errno]}", file=sys.stderr)

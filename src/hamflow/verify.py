@@ -139,9 +139,9 @@ def _copy_code(root: Path, scratch: Path) -> None:
 def _link_sources(root: Path, scratch: Path, config: Mapping[str, Any]) -> None:
     """Let the user's own files, which parameters name from the project's folder, be found from the scratch folder, too."""
     for entry in config["datasets"].values():
-        path = Path((entry["options"] or {}).get("path") or "/")
+        path = Path(entry["options"].get("path", ""))
         link = Path(os.path.normpath(scratch / path))
-        if not path.is_absolute() and (root / path).exists() and not link.exists():
+        if "path" in entry["options"] and not path.is_absolute() and (root / path).exists() and not link.exists():
             if not link.is_relative_to(os.path.normpath(scratch)):
                 raise VerificationError(f"{path} is not below the project", fix="give it in the parameters from the root, /...")
             link.parent.mkdir(parents=True, exist_ok=True)

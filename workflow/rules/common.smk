@@ -183,7 +183,7 @@ def label_options():
 
 REGISTERED = re.compile(r"^@(?:\w+\.)?register\(\"(\w+)\"\)", flags=re.MULTILINE)
 
-# Read with an expression, and not with `ast`, which would take half a second of every call of Snakemake.
+# Read with an expression: `ast` took a quarter of a second more of every call of Snakemake (docs/performance.md).
 IMPORT = re.compile(
     r"^\s*(?:from (hamflow[\w.]*) import (\([^)]*\)|.*)|import (hamflow[\w.]+))", flags=re.MULTILINE
 )
