@@ -26,8 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import yaml
 
-from hamflow import config, provenance
+from hamflow import config
 from hamflow.files import canonical_json
+from hamflow.pipeline import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ("Snakefile", "params.yaml", "profiles", "workflow", "src")

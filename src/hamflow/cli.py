@@ -24,8 +24,8 @@ MOUNTED = (
     "hamflow.report.commands",
     "hamflow.tracking.commands",
     "hamflow.score.commands",
-    "hamflow.trace",
-    "hamflow.verify",
+    "hamflow.pipeline.trace",
+    "hamflow.pipeline.verify",
 )
 
 DISK_ERRORS = {
@@ -193,7 +193,7 @@ def _add_doctor(verbs: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from hamflow.doctor import examine
+    from hamflow.pipeline.doctor import examine
 
     examine(options.params or [])
 

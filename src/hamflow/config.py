@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from hamflow import plain
 from hamflow.errors import ConfigurationError, nearest
+from hamflow.files import untrusted
 
 Config = dict[str, Any]
 
@@ -58,7 +58,7 @@ def check(config: Mapping[str, Any]) -> Config:
         ConfigurationError: names the key, the value found, and the nearest legal key or value.
     """
     try:
-        plain.check(config)
+        untrusted.check(config)
     except ValueError as error:
         raise ConfigurationError(f"what the parameters hold cannot be: it {error}") from error
     checked: Config = _without_nulls(config)
@@ -83,7 +83,7 @@ def check_checkpoint(metadata: Mapping[str, Any]) -> None:
 def parse_value(text: str) -> Any:
     """A value given by hand, in YAML. Raises ConfigurationError for what is no YAML, or no plain value."""
     try:
-        return plain.parse_yaml(text)
+        return untrusted.parse_yaml(text)
     except ValueError as error:
         raise ConfigurationError(f"the value {reprlib.repr(text)} {error}") from error
 
@@ -96,7 +96,7 @@ def parse_spec(text: str, verb: str = "") -> Config:
             verb cannot use: a key that is missing, a type or value that cannot be.
     """
     try:
-        spec = plain.parse_json(text)
+        spec = untrusted.parse_json(text)
     except ValueError as error:
         raise ConfigurationError(f"--spec {error}") from error
     if not isinstance(spec, dict):
@@ -185,7 +185,7 @@ def _entry(config: Config, catalogue: str, name: str) -> Config:
 
 def _read(path: str | Path) -> Config:
     try:
-        content = plain.parse_yaml(Path(path).read_text(encoding="utf-8"))
+        content = untrusted.parse_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no parameter file {path}", fix="the default is params.yaml") from error
     except IsADirectoryError as error:
@@ -207,8 +207,8 @@ def _without_nulls(value: Any) -> Any:
 
 def _parse_setting(setting: str) -> Config:
     path, equals, text = setting.partition("=")
-    keys = path.split(".", plain.DEEPEST)
-    if not equals or not path or len(keys) > plain.DEEPEST:
+    keys = path.split(".", untrusted.DEEPEST)
+    if not equals or not path or len(keys) > untrusted.DEEPEST:
         raise ConfigurationError(
             f"{reprlib.repr(setting)} is not of the form key=value", fix="for example training.train_kimg=8"
         )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hamflow import files
+from hamflow.files import atomic as files
 from hamflow.tracking import JsonlLog, RunStream, follower, init_store, publish, read_jsonl
 from hamflow.tracking.records import identity_tags, run_key
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 
 OPTIONS = {
     "diffusion": [{"horizon": 80.0}],

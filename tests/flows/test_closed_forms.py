@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 from hamflow.sampling import solve, time_grid
 
 

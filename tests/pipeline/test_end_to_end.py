@@ -27,7 +27,7 @@ WITHOUT_EFFECT = (
     "hamflow.config",
     "hamflow.errors",
     "hamflow.progress",
-    "hamflow.provenance",
+    "hamflow.pipeline.provenance",
     "hamflow.tracking",
 )
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from workflows import ROOT
 
-from hamflow import cli, provenance, verify
+from hamflow import cli
 from hamflow.errors import DataError
 from hamflow.files import read_json, sha256_of, write_json
-from hamflow.trace import manifest, trace
+from hamflow.pipeline import provenance, verify
+from hamflow.pipeline.trace import manifest, trace
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
@@ -179,7 +180,7 @@ def test_the_chain_is_the_same_from_any_folder(project, monkeypatch):
     ("changed", "dirty"), [("src/hamflow/flows/leaning.py", True), ("params.yaml", True), ("results/table1.csv", False)]
 )
 def test_a_tree_is_dirty_by_new_code_and_parameters_and_not_by_tables(tmp_path, monkeypatch, changed, dirty):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src/hamflow/provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src/hamflow/pipeline/provenance.py"))
     version = provenance.source_version.__wrapped__  # uncached
     assert version() == {"git_commit": None, "git_dirty": None}
     for name in ("results/table1.csv", "src/hamflow/flows/oscillation.py", "params.yaml"):
@@ -194,7 +195,7 @@ def test_a_tree_is_dirty_by_new_code_and_parameters_and_not_by_tables(tmp_path, 
 
 
 def test_a_checkout_without_the_sources_is_clean_and_one_without_git_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib/hamflow/provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "lib/hamflow/pipeline/provenance.py"))
     git(tmp_path, "init")
     git(tmp_path, "commit", "--allow-empty", "--message", "nothing")
     assert provenance.source_version.__wrapped__()["git_dirty"] is False

@@ -7,7 +7,7 @@ import torch
 
 from hamflow import flows
 from hamflow.errors import ConfigurationError
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 from hamflow.sampling import count_evaluations, names, nfe_of, solve, steps_for, time_grid
 from hamflow.sampling.solvers import SOLVERS, adams_bashforth_weights, multistep
 

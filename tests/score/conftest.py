@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 
 
 @pytest.fixture(scope="session")

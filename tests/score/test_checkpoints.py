@@ -11,7 +11,7 @@ from hamflow import cli, config, data, models
 from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import read_json
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 from hamflow.score.model import ModelSpec, evaluate_checkpoint, perturb
 from hamflow.training import train
 

@@ -9,7 +9,8 @@ import torch
 from scipy import stats
 
 from hamflow.errors import ConfigurationError, DivergenceError
-from hamflow.score import GaussianToy, hamiltonian_score_discrepancy
+from hamflow.laws.gaussian_toy import GaussianToy
+from hamflow.score import hamiltonian_score_discrepancy
 from hamflow.score.discrepancy import average_weights
 from hamflow.score.estimators.partition import equal_cells
 

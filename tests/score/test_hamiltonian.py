@@ -8,8 +8,8 @@ import torch
 
 from hamflow.errors import CheckpointError, ConfigurationError, DivergenceError
 from hamflow.files import load_tensors
+from hamflow.laws.gaussian_toy import GaussianToy
 from hamflow.score import (
-    GaussianToy,
     HamiltonianScoreMatching,
     HamiltonianSettings,
     ScoreField,

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hamflow.dynamics import simulate
-from hamflow.score import GaussianToy, denoising, explicit, gain, hamiltonian, implicit, sliced
+from hamflow.laws.gaussian_toy import GaussianToy
+from hamflow.score import denoising, explicit, gain, hamiltonian, implicit, sliced
 from hamflow.score.fields import PlainMLP, ScoreField, build_network
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from hamflow.adam import Adam
+from hamflow.training.adam import Adam
 
 
 def trained(kind, steps=20):
@@ -36,7 +36,7 @@ def test_weights_and_state_are_those_of_torch_bit_for_bit():
 def test_the_compiler_is_not_imported():
     code = """
 import sys, torch
-from hamflow.adam import Adam
+from hamflow.training.adam import Adam
 network = torch.nn.Linear(2, 2)
 optimiser = Adam(network.parameters())
 network(torch.ones(1, 2)).sum().backward()

@@ -8,9 +8,9 @@ import torch
 
 from hamflow import flows
 from hamflow.errors import ConfigurationError
+from hamflow.flows.times import draw_times
 from hamflow.training.draws import data_order, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
-from hamflow.training.times import draw_times
 
 
 def test_the_data_order_is_one_permutation_after_the_other():

@@ -26,7 +26,7 @@ ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-me
 
 # These say how a run is told and reported; they leave no trace in a number, so that editing them repeats nothing.
 WITHOUT_EFFECT = {
-    f"hamflow.{name}" for name in ("cli", "config", "errors", "progress", "provenance", "tracking")
+    f"hamflow.{name}" for name in ("cli", "config", "errors", "progress", "pipeline.provenance", "tracking")
 }
 
 

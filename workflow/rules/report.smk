@@ -134,7 +134,7 @@ rule plot_training:
 rule plot_phase_space:
     input:
         source=sources(
-            "report.phase_space",
+            "studies.phase_space",
             "flows",
             "sampling.solvers",
             using=("diffusion", "flow_matching", "oscillation"),
@@ -158,7 +158,7 @@ rule plot_phase_space:
 rule plot_reflection:
     input:
         source=sources(
-            "report.reflection", "flows", "sampling.solvers", "sampling.noise", using=("reflection",)
+            "studies.reflection", "flows", "sampling.solvers", "sampling.noise", using=("reflection",)
         ),
     output:
         png=report(

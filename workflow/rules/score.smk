@@ -25,7 +25,7 @@ rule hsd:
 
 rule score_experiment:
     input:
-        source=lambda w: source_files((f"score.experiments.{w.experiment}", "score.estimators"), frozenset()),
+        source=lambda w: source_files((f"studies.{w.experiment}", "score.estimators"), frozenset()),
     output:
         result=f"{RESULTS}/score/{{experiment}}.json",
         values=f"{RESULTS}/score/values/{{experiment}}.json",

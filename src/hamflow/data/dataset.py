@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hamflow import plain
 from hamflow.data.arrays import open_array
 from hamflow.data.preparation import ARRAYS, DTYPES, FORMAT, LABELS, MANIFEST, MOST_CHARACTERS, MOST_VALUES, to_model
 from hamflow.data.sources import Density, build
 from hamflow.errors import DataError
-from hamflow.files import sha256_of
+from hamflow.files import sha256_of, untrusted
 
 WHY = "training on incomplete or altered data would give other numbers under the same name"
 
@@ -146,7 +145,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"there is no data set in {folder}: {path} is absent", fix=_fix(folder))
     try:
-        manifest = plain.parse_json(path.read_text(encoding="utf-8"), MOST_CHARACTERS, MOST_VALUES)
+        manifest = untrusted.parse_json(path.read_text(encoding="utf-8"), MOST_CHARACTERS, MOST_VALUES)
         if manifest["format"] != FORMAT:
             raise ValueError(f"it is of format {manifest['format']}, this is for format {FORMAT}")
         _check_manifest(manifest)

@@ -6,7 +6,7 @@ import torch
 
 from hamflow.data.sources import Source, points_of, register
 from hamflow.errors import ConfigurationError
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 
 MEANS = ((1.5, 0.0), (-1.0, 1.3), (-1.0, -1.3))
 SDS = (0.6, 0.6, 0.6)

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hamflow import plain
 from hamflow.data.sources import Source, build
 from hamflow.errors import ConfigurationError, DataError
-from hamflow.files import save_array, sha256_of, write_json
+from hamflow.files import save_array, sha256_of, untrusted, write_json
 
 MANIFEST = "dataset.json"
 ARRAYS = {"image": "images.npy", "point": "points.npy"}
@@ -98,7 +97,7 @@ def _check_describable(spec: Mapping[str, Any], source: Source) -> None:
     """Refuse, before anything is read, what `load` would refuse in the manifest; half of its bounds is for all else."""
     described = json.dumps([spec["options"], source.class_names], indent=1)
     try:
-        plain.parse_json(described, MOST_CHARACTERS // 2, MOST_VALUES // 2)
+        untrusted.parse_json(described, MOST_CHARACTERS // 2, MOST_VALUES // 2)
     except ValueError as error:
         raise DataError(
             f"what describes '{spec['name']}' {error}",

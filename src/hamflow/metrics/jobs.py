@@ -17,8 +17,8 @@ from hamflow.files import fingerprint, read_json
 from hamflow.metrics import features
 from hamflow.metrics.reference import Reference, load, save, summarise
 from hamflow.metrics.suite import Comparison, measure
+from hamflow.pipeline.provenance import origin, provenance, read_circumstances, write_record
 from hamflow.progress import Progress
-from hamflow.provenance import origin, provenance, read_circumstances, write_record
 
 POINTS = "points"  # the features of points: the points themselves
 BOUND_FILE = "real-nfe0.json"

@@ -8,8 +8,6 @@ _HOMES = {
     "plot_samples": "samples",
     "plot_points": "points",
     "plot_training": "training",
-    "plot_phase_space": "phase_space",
-    "plot_reflection": "reflection",
 }
 __all__ = sorted(_HOMES)
 

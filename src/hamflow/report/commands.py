@@ -111,13 +111,13 @@ def _training(args: argparse.Namespace) -> None:
 
 
 def _phase_space(args: argparse.Namespace) -> None:
-    from hamflow.report import plot_phase_space
+    from hamflow.studies.phase_space import plot_phase_space
 
     plot_phase_space(args.output)
 
 
 def _reflection(args: argparse.Namespace) -> None:
-    from hamflow.report import plot_reflection
+    from hamflow.studies.reflection import plot_reflection
 
     plot_reflection(args.output)
 

@@ -12,8 +12,8 @@ from hamflow import data, models, runtime
 from hamflow.errors import DivergenceError
 from hamflow.files import fingerprint, save_array, sha256_of, write_json
 from hamflow.models import Model
+from hamflow.pipeline.provenance import RUN_FILE, circumstances, origin, read_circumstances
 from hamflow.progress import Progress
-from hamflow.provenance import RUN_FILE, circumstances, origin, read_circumstances
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.noise import SEEDS_PER_RUN, unit_noise

@@ -20,7 +20,6 @@ _HOME = {
     "Discrepancy": "discrepancy",
     "hamiltonian_score_discrepancy": "discrepancy",
     "model_discrepancy": "model",
-    "GaussianToy": "closed_forms",
 }
 
 __all__ = sorted(_HOME)

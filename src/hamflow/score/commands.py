@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hamflow.config import parse_spec
-from hamflow.score.experiments import KINDS
+from hamflow.studies import KINDS
 
 FIGURE = "figure of a result, by its kind"
 TABLE = "table of a result of the kind `comparison`"
@@ -49,13 +49,13 @@ def _values_argument(verb: argparse.ArgumentParser) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from hamflow.provenance import provenance, write_record
+    from hamflow import studies
+    from hamflow.pipeline.provenance import provenance, write_record
     from hamflow.runtime import configure, describe_device
-    from hamflow.score import experiments
 
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
     began = time.perf_counter()
-    result = experiments.run(options.kind, parse_spec(options.spec))
+    result = studies.run(options.kind, parse_spec(options.spec))
     took = {"training": result.pop("training", {}), "wall_seconds": time.perf_counter() - began}
     facts = provenance(device=describe_device("cpu"), **took)
     write_record(options.output, {**result, "provenance": facts}, options.values)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hamflow.adam import Adam
 from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.score import draws, objectives
+from hamflow.training.adam import Adam
 
 Loss = Callable[[nn.Module, Tensor, np.random.Generator], Tensor]  # (score, x [N, *dims], rng) -> [N]
 

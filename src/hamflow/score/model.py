@@ -161,9 +161,9 @@ def evaluate_checkpoint(
     from hamflow import data as datasets
     from hamflow import models
     from hamflow.files import fingerprint, sha256_of
-    from hamflow.provenance import provenance, read_circumstances, write_record
+    from hamflow.pipeline.provenance import provenance, read_circumstances, write_record
     from hamflow.runtime import describe_device
-    from hamflow.score.experiments.base import read
+    from hamflow.studies.base import read
 
     began = time.perf_counter()
     spec = read(ModelSpec, settings)

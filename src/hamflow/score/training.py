@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hamflow.adam import Adam
 from hamflow.dynamics import simulate
 from hamflow.errors import CheckpointError, DivergenceError
 from hamflow.files import load_tensors, save_tensors
 from hamflow.score import draws
 from hamflow.score.objectives import gain
 from hamflow.score.settings import HamiltonianSettings
+from hamflow.training.adam import Adam
 
 LOG_SPAN = 100.0  # the log-uniform law of times covers [T / 100, T]
 

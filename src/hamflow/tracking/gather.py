@@ -9,7 +9,7 @@ from typing import Any
 
 from hamflow.errors import CheckpointError, DataError
 from hamflow.files import fingerprint, load_metadata, read_json, sha256_of
-from hamflow.provenance import CIRCUMSTANCES, read_circumstances
+from hamflow.pipeline.provenance import CIRCUMSTANCES, read_circumstances
 from hamflow.tracking.jsonl import read_jsonl
 from hamflow.tracking.records import (
     LEVELS,

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from hamflow import data, models, runtime
-from hamflow.adam import Adam
 from hamflow.errors import DivergenceError
 from hamflow.files import save_tensors, write_json, write_text
 from hamflow.flows import velocity_loss
+from hamflow.flows.times import draw_times
+from hamflow.pipeline.provenance import RUN_FILE, circumstances, versions
 from hamflow.progress import Progress
-from hamflow.provenance import RUN_FILE, circumstances, versions
 from hamflow.tracking import JsonlLog
+from hamflow.training.adam import Adam
 from hamflow.training.draws import Draws, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
 from hamflow.training.interruption import Interrupted, Termination
 from hamflow.training.state import CHECKPOINT, LOG, StateFolder
-from hamflow.training.times import draw_times
 
 SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hamflow.adam import Adam
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.score.estimators.base import Estimate, estimator, folds_of, pair_gain
 from hamflow.score.fields import VelocityPredictor, build_network
 from hamflow.score.objectives import gain
+from hamflow.training.adam import Adam
 
 Factory = Callable[[int], nn.Module]  # fold -> a new predictor (x, t, force) -> V
 SMALL = {"kind": "plain", "width": 64, "depth": 2}

@@ -15,4 +15,4 @@ KINDS = {
 def run(kind: str, spec: dict) -> dict:
     """The result of an experiment: plain values, a function of its full specification, which is under `spec`; but for
     `training`, where there is one: how long that took."""
-    return importlib.import_module(f"hamflow.score.experiments.{kind}").run(spec)
+    return importlib.import_module(f"hamflow.studies.{kind}").run(spec)

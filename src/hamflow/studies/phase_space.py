@@ -17,7 +17,7 @@ import torch
 from hamflow import flows
 from hamflow.flows import LinearFlow
 from hamflow.flows.base import Velocity
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 from hamflow.report import style
 from hamflow.sampling import solve
 

@@ -9,8 +9,8 @@ import numpy as np
 from hamflow.score import draws
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
-from hamflow.score.experiments import base
 from hamflow.score.fields import ScoreField, build_network
+from hamflow.studies import base
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.report.phase_space import FLOWS, MIXTURE, analytic_velocity, backward_paths, marginal
+from hamflow.studies.phase_space import FLOWS, MIXTURE, analytic_velocity, backward_paths, marginal
 
 ALL = pytest.mark.parametrize("flow", [flows.build(name, **o) for name, o in FLOWS.values()], ids=lambda f: f.name)
 
@@ -23,7 +23,7 @@ def test_running_backwards_is_the_quantile_map(flow):
 
 @ALL
 def test_the_drawn_lines_are_exact_to_a_thousandth_of_a_data_unit(flow):
-    from hamflow.report.phase_space import FRAMES
+    from hamflow.studies.phase_space import FRAMES
 
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     times = torch.linspace(flow.horizon, 0, FRAMES, dtype=torch.float64)

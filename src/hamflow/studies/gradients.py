@@ -12,8 +12,8 @@ from hamflow.score import draws, objectives
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import trajectories
 from hamflow.score.estimators.critic import fit_critic
-from hamflow.score.experiments import base
 from hamflow.score.fields import VelocityPredictor, build_network
+from hamflow.studies import base
 
 PAIRS = 512  # samples whose gradients are multiplied with each other
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hamflow.score.experiments import base
 from hamflow.score.fields import VelocityPredictor, build_network
 from hamflow.score.settings import HamiltonianSettings
 from hamflow.score.training import HamiltonianScoreMatching
+from hamflow.studies import base
 
 DENSITY_GRID = 81  # of the picture of the density
 REPORTS = 20  # points of the learning curve

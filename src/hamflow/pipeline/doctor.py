@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hamflow import config, runtime
 from hamflow.errors import UserError
-from hamflow.provenance import source_version, versions
+from hamflow.pipeline.provenance import source_version, versions
 
 OPTIONAL = {
     "snakemake": "the workflow",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 
 # A spacing far below every standard deviation: the trapezium rule converges exponentially.
 GRID = torch.linspace(-60, 60, 240_001, dtype=torch.float64)

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hamflow import plain
 from hamflow.errors import CheckpointError
+from hamflow.files import untrusted
 
 METADATA_KEY = "hamflow"  # one key only: safetensors writes several in random order
 DIGEST_KEY = "sha256"  # in our metadata: of all else and of the tensors, since safetensors has no checksum
@@ -189,8 +189,8 @@ def _signed_metadata(path: str | Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if length > min(LARGEST_HEADER, os.path.getsize(path) - 8):
                 raise ValueError(f"its header should have {length} bytes")
-            header = plain.parse_json(file.read(length).decode(), LARGEST_HEADER, MOST_VALUES)
-        metadata = plain.parse_json(header["__metadata__"][METADATA_KEY], LARGEST_HEADER, MOST_VALUES)
+            header = untrusted.parse_json(file.read(length).decode(), LARGEST_HEADER, MOST_VALUES)
+        metadata = untrusted.parse_json(header["__metadata__"][METADATA_KEY], LARGEST_HEADER, MOST_VALUES)
         if not isinstance(metadata, dict):
             raise ValueError("its metadata are no mapping")
         return metadata

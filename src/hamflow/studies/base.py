@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hamflow.errors import ConfigurationError, nearest
-from hamflow.mixtures import GaussianMixture
+from hamflow.laws.mixtures import GaussianMixture
 from hamflow.score import draws
 from hamflow.score.fields import ScoreField, build_network
 

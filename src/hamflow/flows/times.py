@@ -7,7 +7,7 @@ from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
 from hamflow.registry import Registry
 
-LAWS: Registry = Registry("time law", "hamflow.training")
+LAWS: Registry = Registry("time law", "hamflow.flows")
 
 
 def draw_times(entry: dict, flow: HamiltonianFlow, u: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def source_version() -> dict[str, Any]:
 
     Dirty: code or parameters differ from the commit; a new file, such as a flow that was added, counts.
     """
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
     commit = git(root, "rev-parse", "HEAD")

@@ -9,7 +9,7 @@ import torch
 from hamflow.score import draws
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
-from hamflow.score.experiments import base
+from hamflow.studies import base
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hamflow.cli import main
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.report.score import plot_score, tabulate_comparison
-from hamflow.score.experiments import KINDS, gradients, run
-from hamflow.score.experiments.comparison import COSTS
+from hamflow.studies import KINDS, gradients, run
+from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "plain", "width": 32, "depth": 2}
 QUICK = {"steps": 20, "batch": 64}

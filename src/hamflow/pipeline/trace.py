@@ -10,7 +10,7 @@ from typing import Any
 
 from hamflow.errors import DataError
 from hamflow.files import load_metadata, read_json, sha256_of, write_json
-from hamflow.provenance import git
+from hamflow.pipeline.provenance import git
 from hamflow.tracking.records import run_key
 
 CRATE = "ro-crate-metadata.json"

@@ -8,8 +8,8 @@ import torch
 
 from hamflow import flows
 from hamflow.data.checkerboard import CheckerboardDensity
-from hamflow.report import reflection
-from hamflow.report.reflection import HIGH, LOW, SERIES_FROM, WIDTH, ReflectedCheckerboard, generate
+from hamflow.studies import reflection
+from hamflow.studies.reflection import HIGH, LOW, SERIES_FROM, WIDTH, ReflectedCheckerboard, generate
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from torch import nn
 from hamflow.errors import ConfigurationError
 from hamflow.score import direct, draws
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
-from hamflow.score.experiments import base, mixture
 from hamflow.score.settings import HamiltonianSettings
+from hamflow.studies import base, mixture
 
 Train = Callable[[int, int], nn.Module]  # (updates, seed) -> the trained score
 

@@ -1,0 +1,1 @@
+"""Laws whose density, score, or velocity is known exactly."""
