@@ -124,7 +124,7 @@ class Run:
 
     @classmethod
     def of(cls, path: str | Path) -> "Run | None":
-        """The run that a checkpoint, sample or metrics file, or its folder, belongs to; None elsewhere. Links are not followed."""
+        """The run to which a path below checkpoints/ or results/ belongs, None elsewhere; links are not followed."""
         parts = Path(os.path.abspath(path)).parts
         for i in range(len(parts) - 1, 4, -1):
             if seed := SEED.fullmatch(parts[i]):
