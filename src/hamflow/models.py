@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hamflow import config, flows, networks, parameterisation
+from hamflow import config, draws, flows, networks, parameterisation
 from hamflow.dynamics import broadcast
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import load_tensors
-from hamflow.flows import HamiltonianFlow, LinearFlow
+from hamflow.flows import GaussianFlow, HamiltonianFlow
 from hamflow.parameterisation import Parameterisation
 
 
@@ -56,7 +56,7 @@ class Model:
             CheckpointError: the flow has no denoiser (reflection).
         Source: Tweedie's formula, D = y + sigma^2 score.
         """
-        if not isinstance(self.flow, LinearFlow):
+        if not isinstance(self.flow, GaussianFlow):
             raise CheckpointError(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
         return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
 
@@ -90,8 +90,7 @@ def build(spec: dict[str, Any], resolved: dict[str, Any], seed: int = 0) -> Mode
     options = dict(resolved["flow"])
     flow = flows.build(options.pop("name"), **options)
     shape, classes = tuple(resolved["shape"]), resolved["classes"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with draws.seeded("cpu", seed, "weights"):
         network = networks.build(spec["network"], shape, classes)
     if len(shape) == 3:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hamflow import draws
 from hamflow.data.sources import Source, build
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import save_array, sha256_of, untrusted, write_json
@@ -18,7 +19,6 @@ DTYPES = {"image": "uint8", "point": "float32"}
 FORMAT = 1  # of the manifest
 MOST_CHARACTERS = 2**24  # of the manifest
 MOST_VALUES = 1_000_000  # in it: every class has a name
-SPLIT_SEED = 0
 DIGITS = 12  # of sigma_data: the last ones of a sum depend on the machine's vector width
 
 
@@ -129,7 +129,7 @@ def _split(
     test = round(holdout * len(array))
     split = {"train": len(array) - test, "test": test}
     if test:
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(array))
+        order = draws.generator(0, "split").permutation(len(array))
         array, labels = array[order], None if labels is None else labels[order]
     if not split["train"]:
         raise ConfigurationError(f"option `holdout` = {holdout} leaves no training rows of {len(array)}")

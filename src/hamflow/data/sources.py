@@ -7,10 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from hamflow import draws
 from hamflow.errors import ConfigurationError
 from hamflow.registry import Registry
-
-TRAINING, REFERENCE, BOUND = 0, 1, 2  # disjoint streams of random draws from one law
 
 
 class Density(Protocol):
@@ -71,13 +70,8 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Source:
     return _SOURCES.build(name, **(options or {}))
 
 
-def generator(stream: int, seed: int = 0) -> np.random.Generator:
-    """The random generator of a stream; streams are independent whatever their seeds."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream,)))
-
-
 def points_of(density: Density, *, count: int, seed: int, box: tuple[float, float], origin: str) -> Source:
-    """The source that draws `count` points of a law with the training stream of `seed`.
+    """The source that draws `count` points of a law of `seed`.
 
     Raises:
         ConfigurationError: a count or seed that is no integer, count < 2, seed < 0.
@@ -87,6 +81,6 @@ def points_of(density: Density, *, count: int, seed: int, box: tuple[float, floa
             raise ConfigurationError(f"option `{key}` = {value!r} is not an integer >= {least}")
 
     def read() -> tuple[np.ndarray, None]:
-        return density.sample(count, generator(TRAINING, seed)).numpy().astype(np.float32), None
+        return density.sample(count, draws.generator(seed, "data", "training")).numpy().astype(np.float32), None
 
     return Source("point", read, box, licence="-", origin=origin, density=density)

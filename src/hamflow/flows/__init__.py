@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from hamflow.flows.base import FLOWS, HamiltonianFlow, LinearFlow, velocity_loss
+from hamflow.flows.base import FLOWS, GaussianFlow, HamiltonianFlow, LinearFlow, velocity_loss
 
-__all__ = ["HamiltonianFlow", "LinearFlow", "build", "names", "resolve", "velocity_loss"]
+__all__ = ["GaussianFlow", "HamiltonianFlow", "LinearFlow", "build", "names", "resolve", "velocity_loss"]
 
 
 def names() -> list[str]:

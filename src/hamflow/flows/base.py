@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hamflow.draws import Draw
 from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
@@ -37,9 +38,13 @@ class HamiltonianFlow(ABC):
         """Options with every `auto` replaced by what fits the data; see `hamflow.flows.resolve`."""
         return options
 
+    def noise(self, draw: Draw, shape: tuple[int, ...]) -> Tensor:
+        """The noise that `couple` and `terminal` take, [n, *shape]: unit normal, unless a flow says otherwise."""
+        return draw.normal("noise", shape)
+
     @abstractmethod
     def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
-        """v_0 from unit normal noise; may look at x_0."""
+        """v_0 from the flow's noise; may look at x_0."""
 
     @abstractmethod
     def push(self, x0: Tensor, v0: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +52,7 @@ class HamiltonianFlow(ABC):
 
     @abstractmethod
     def terminal(self, noise: Tensor) -> Tensor:
-        """x_T from unit normal noise."""
+        """x_T from the flow's noise."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
@@ -79,11 +84,11 @@ class HamiltonianFlow(ABC):
 
 
 class LinearFlow(HamiltonianFlow):
-    """x_t = a x_0 + b n, v_t = a' x_0 + b' n with n ~ N(0, I) and Wronskian a b' - a' b = 1.
+    """x_t = a x_0 + b n, v_t = a' x_0 + b' n with noise n and Wronskian a b' - a' b = 1.
 
-    Then V, the denoiser D_t(x) = E[x_0 | x_t = x], the noise E[n | x_t = x] and the score of x_t's law are
-    linear functions of each other (SPEC 2.3; the Wronskian makes each of them a sum of two terms):
-        V = a' D + b' E[n],   x = a D + b E[n]   =>   D = b' x - b V,   E[n] = a V - a' x,   score = -E[n] / b.
+    Then V, the denoiser D_t(x) = E[x_0 | x_t = x] and the noise E[n | x_t = x] are linear functions of each other, whatever
+    the law of n (SPEC 2.3; the Wronskian makes each of them a sum of two terms):
+        V = a' D + b' E[n],   x = a D + b E[n]   =>   D = b' x - b V,   E[n] = a V - a' x.
     """
 
     @abstractmethod
@@ -93,11 +98,6 @@ class LinearFlow(HamiltonianFlow):
     def sigma(self, t: Tensor) -> Tensor:
         a, b, _, _ = self.coefficients(torch.as_tensor(t))
         return b / a
-
-    def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
-        t = self.time(torch.as_tensor(sigma, dtype=y.dtype, device=y.device))
-        x = self._at(t, y)[0] * y  # x_t = a (x_0 + sigma n)
-        return self._at(t, y)[0] * self.score_from_velocity(x, velocity(x, t), t)
 
     def standardise(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor:
         a, b, _, _ = self._at(t, x)
@@ -113,11 +113,6 @@ class LinearFlow(HamiltonianFlow):
         a, _, a_dot, _ = self._at(t, x)
         return a * velocity - a_dot * x
 
-    def score_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
-        """The score of the law of x_t from V(x, t); t > 0."""
-        _, b, _, _ = self._at(t, x)
-        return -self.noise_from_velocity(x, velocity, t) / b
-
     def velocity_from_denoiser(self, x: Tensor, denoised: Tensor, t: float | Tensor) -> Tensor:
         """V(x, t) from D_t(x); t > 0."""
         _, b, _, b_dot = self._at(t, x)
@@ -128,14 +123,28 @@ class LinearFlow(HamiltonianFlow):
         a, _, a_dot, _ = self._at(t, x)
         return (a_dot * x + noise) / a
 
+    def _at(self, t: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        a, b, a_dot, b_dot = self.coefficients(broadcast(t, x))
+        return a, b, a_dot, b_dot
+
+
+class GaussianFlow(LinearFlow):
+    """A linear flow whose noise is n ~ N(0, I): then the score of the law of x_t is -E[n | x_t = x] / b (Tweedie)."""
+
+    def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
+        t = self.time(torch.as_tensor(sigma, dtype=y.dtype, device=y.device))
+        x = self._at(t, y)[0] * y  # x_t = a (x_0 + sigma n)
+        return self._at(t, y)[0] * self.score_from_velocity(x, velocity(x, t), t)
+
+    def score_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
+        """The score of the law of x_t from V(x, t); t > 0."""
+        _, b, _, _ = self._at(t, x)
+        return -self.noise_from_velocity(x, velocity, t) / b
+
     def velocity_from_score(self, x: Tensor, score: Tensor, t: float | Tensor) -> Tensor:
         """V(x, t) from the score of the law of x_t; wherever a(t) != 0."""
         _, b, _, _ = self._at(t, x)
         return self.velocity_from_noise(x, -b * score, t)
-
-    def _at(self, t: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        a, b, a_dot, b_dot = self.coefficients(broadcast(t, x))
-        return a, b, a_dot, b_dot
 
 
 def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tensor, t: Tensor) -> Tensor:

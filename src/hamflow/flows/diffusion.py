@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import drift
-from hamflow.flows.base import FLOWS, LinearFlow, require_positive
+from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
 
 
 @FLOWS.register("diffusion")
-class Diffusion(LinearFlow):
+class Diffusion(GaussianFlow):
     """F = 0, v_0 ~ N(0, I): x_t = x_0 + t v_0, so that dx/dt = V is EDM's probability-flow ODE with sigma(t) = t.
 
     There is no finite time at which the data are gone; at T = horizon x_T is taken as N(0, T^2 I), so T must be large

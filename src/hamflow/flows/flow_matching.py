@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import drift
-from hamflow.flows.base import FLOWS, LinearFlow
+from hamflow.flows.base import FLOWS, GaussianFlow
 
 
 @FLOWS.register("flow_matching")
-class FlowMatching(LinearFlow):
+class FlowMatching(GaussianFlow):
     """F = 0, v_0 = eps - x_0: x_t = (1 - t) x_0 + t eps, the conditional optimal-transport path; T = 1, x_1 = eps exactly.
 
     Source: arXiv:2410.20470, zero force; Lipman et al. 2022 (arXiv:2210.02747), with time reversed.

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import rotate
-from hamflow.flows.base import FLOWS, LinearFlow, require_positive
+from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
 
 
 @FLOWS.register("oscillation")
-class Oscillation(LinearFlow):
+class Oscillation(GaussianFlow):
     """F = -alpha^2 x, v_0 ~ N(0, I): a quarter of a period turns the data into velocity, and the velocity into x_T.
 
     With alpha = 1 / sigma_data the spread of x_t is sigma_data and that of v_t is 1 at every t: no preconditioning is

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from hamflow import data as datasets
-from hamflow import runtime
+from hamflow import draws, runtime
 from hamflow.data import Dataset
 from hamflow.data.arrays import open_array
-from hamflow.data.sources import BOUND, REFERENCE, generator
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import fingerprint, read_json
 from hamflow.metrics import features
@@ -20,9 +19,9 @@ from hamflow.metrics.suite import Comparison, measure
 from hamflow.pipeline.provenance import origin, provenance, read_circumstances, write_record
 from hamflow.progress import Progress
 
+REFERENCE, BOUND = "reference", "bound"  # streams of fresh draws from a law
 POINTS = "points"  # the features of points: the points themselves
 BOUND_FILE = "real-nfe0.json"
-HALVES_SEED = 0
 WHY_SAMPLES = "metrics of incomplete or foreign samples would stand under this method's name"
 
 
@@ -170,22 +169,22 @@ def _bound_rows(
         return _draw(spec, dataset, BOUND), rows
     if dataset.manifest["split"]["test"]:
         return embed(dataset.test().rows, "held-out images"), rows
-    order, half = np.random.default_rng(HALVES_SEED).permutation(len(rows)), len(rows) // 2
+    order, half = draws.generator(0, "halves", "images").permutation(len(rows)), len(rows) // 2
     return rows[order[:half]], rows[order[half : 2 * half]]
 
 
-def _draw(spec: Mapping[str, Any], dataset: Dataset, stream: int) -> np.ndarray:
+def _draw(spec: Mapping[str, Any], dataset: Dataset, stream: str) -> np.ndarray:
     """n_samples points: a fresh draw from the law where it is known, else rows of the data, other ones for each stream."""
     law, n = dataset.density(), spec["n_samples"]
     if law is not None:
-        return law.sample(n, generator(stream)).numpy()
+        return law.sample(n, draws.generator(0, "data", "fresh", stream)).numpy()
     if 2 * n > dataset.count:
         raise ConfigurationError(
             f"'{dataset.name}' has {dataset.count} points and no known law, too few for two disjoint sets of {n}",
             why="one set is compared with the samples, the other gives the bound",
             fix=f"set datasets.{dataset.name}.n_samples to {dataset.count // 2} or less",
         )
-    order = np.random.default_rng(HALVES_SEED).permutation(dataset.count)
+    order = draws.generator(0, "halves", "points").permutation(dataset.count)
     return dataset.rows[np.sort(order[:n] if stream == REFERENCE else order[n : 2 * n])]
 
 

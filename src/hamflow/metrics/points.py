@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from hamflow import draws
 from hamflow.data import Density
 
 EXACT_LIMIT = 4000  # points: the exact assignment costs n^3 in the worst case, 5 s here
@@ -43,7 +44,7 @@ def sliced_w2(a, b, projections: int = PROJECTIONS, seed: int = 0) -> float:
     a, b = (np.asarray(x, dtype=np.float64) for x in (a, b))
     if a.shape != b.shape:
         raise ValueError(f"sets of equal size are needed, got {a.shape} and {b.shape}")
-    directions = np.random.default_rng(seed).standard_normal((projections, a.shape[1]))
+    directions = draws.generator(seed, "projections").standard_normal((projections, a.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     squares = [np.square(np.sort(a @ u) - np.sort(b @ u)).mean() for u in directions]
     return float(np.sqrt(np.mean(squares)))

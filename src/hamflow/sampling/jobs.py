@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hamflow import data, models, runtime
+from hamflow.draws import SEEDS_PER_RUN, SampleDraws
 from hamflow.errors import DivergenceError
 from hamflow.files import fingerprint, save_array, sha256_of, write_json
 from hamflow.models import Model
@@ -16,7 +17,6 @@ from hamflow.pipeline.provenance import RUN_FILE, circumstances, origin, read_ci
 from hamflow.progress import Progress
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
-from hamflow.sampling.noise import SEEDS_PER_RUN, unit_noise
 from hamflow.sampling.solvers import count_evaluations, solve
 
 
@@ -98,5 +98,5 @@ def _draw_batch(model: Model, sampler: str, times: Tensor, seeds: range) -> tupl
     device = next(model.network.parameters()).device
     labels = torch.tensor([s % model.classes for s in seeds], device=device) if model.classes else None
     velocity = count_evaluations(model.flow.unfold(lambda x, t: model.velocity(x, t, labels)))
-    start = model.flow.terminal(unit_noise(seeds, model.shape).to(device))
+    start = model.flow.terminal(model.flow.noise(SampleDraws(seeds), model.shape).to(device))
     return model.flow.settle(solve(sampler, velocity, start, times)), velocity.count

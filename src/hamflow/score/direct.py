@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamflow import draws
 from hamflow.errors import ConfigurationError, DivergenceError
-from hamflow.score import draws, objectives
+from hamflow.score import objectives
 from hamflow.training.adam import Adam
 
 Loss = Callable[[nn.Module, Tensor, np.random.Generator], Tensor]  # (score, x [N, *dims], rng) -> [N]
@@ -41,7 +42,7 @@ def denoising(sigma: float) -> Loss:
     """Denoising score matching at noise level sigma, data units, > 0."""
     if not sigma > 0:
         raise ConfigurationError(f"denoising score matching needs sigma > 0, got {sigma}")
-    return lambda score, x, rng: objectives.denoising(score, x, draws.normal(rng, tuple(x.shape), x), sigma)
+    return lambda score, x, rng: objectives.denoising(score, x, draws.normal_like(rng, x), sigma)
 
 
 def implicit(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -51,15 +52,17 @@ def implicit(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
 
 def hutchinson(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
     """Implicit score matching with the divergence estimated along one random direction a sample."""
-    return objectives.implicit(score, x, draws.normal(rng, (1, *x.shape), x))
+    return objectives.implicit(score, x, draws.normal_like(rng, x[None]))
 
 
 def sliced(score: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
     """Sliced score matching with one direction a sample."""
-    return objectives.sliced(score, x, draws.normal(rng, (1, *x.shape), x))
+    return objectives.sliced(score, x, draws.normal_like(rng, x[None]))
 
 
-def train_directly(score: nn.Module, loss: Loss, source: draws.Source, settings: DirectSettings, seed: int = 0) -> nn.Module:
+def train_directly(
+    score: nn.Module, loss: Loss, source: Callable[[int, np.random.Generator], Tensor], settings: DirectSettings, seed: int = 0
+) -> nn.Module:
     """Train `score` in place; the module with averaged weights.
 
     Raises:
@@ -68,7 +71,7 @@ def train_directly(score: nn.Module, loss: Loss, source: draws.Source, settings:
     average, like = copy.deepcopy(score), next(score.parameters())
     optimizer = Adam(score.parameters(), settings.learning_rate)
     for step in range(settings.steps):
-        rng = draws.generator(seed, step)
+        rng = draws.generator(seed, "training", "direct", step)
         value = loss(score, source(settings.batch, rng).to(like), rng).mean()
         optimizer.zero_grad()
         value.backward()

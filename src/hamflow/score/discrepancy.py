@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamflow import draws
 from hamflow.dynamics import simulate
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, DivergenceError
-from hamflow.score import draws
 from hamflow.score.estimators import ESTIMATORS
-
-VELOCITIES, FOLDS = 0, 1  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,16 @@ def hamiltonian_score_discrepancy(
     """
     grid = check_times(times, single_time)
     estimate = ESTIMATORS.get(estimator)
-    v = velocities if velocities is not None else draws.normal(draws.generator(seed, VELOCITIES), tuple(samples.shape), samples)
+    v = velocities if velocities is not None else draws.normal_like(draws.generator(seed, "discrepancy", "velocities"), samples)
     if v.shape != samples.shape:
         raise ConfigurationError(f"velocities have shape {tuple(v.shape)}, samples {tuple(samples.shape)}")
     x = samples
     if estimate.antithetic:  # v_0 and -v_0 together: what is odd in v_0 cancels in each pair
         x, v = torch.cat([x, x]), torch.cat([v, -v])
     x_t, v_t = trajectories(force, x, v, grid, steps, scheme, batch)
-    result = ESTIMATORS.build(estimator, x_t, v_t, grid, draws.generator(seed, FOLDS), force=force, **options)
+    result = ESTIMATORS.build(
+        estimator, x_t, v_t, grid, draws.generator(seed, "discrepancy", "estimator"), force=force, **options
+    )
     weights = average_weights(grid)
     values = result.contributions.mean(1)
     spread = result.influences.var(1, ddof=1) / result.influences.shape[1]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hamflow import draws
 from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, nearest
@@ -44,8 +45,7 @@ def build_network(spec: Mapping[str, Any], shape: tuple[int, ...], seed: int) ->
     """A network {kind: plain | mlp | unet, ...}, its initial weights a function of the seed; the global
     generator is restored."""
     options = dict(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with draws.seeded("cpu", seed, "weights of a field"):
         if options.pop("kind", None) == "plain":
             return PlainMLP(shape, **options)
         from hamflow import networks

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamflow import draws
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
-from hamflow.score import draws
 from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
 
 Denoiser = Callable[[Tensor, float], Tensor]  # (y, sigma) -> E[x_0 | x_0 + sigma n = y]
-NOISE, PICK = 100, 101  # streams of random numbers
-PERTURBATION = 102
 RESERVED = {"horizon", "times", "steps", "scheme", "seed", "batch"}  # entries of `ModelSpec`, not of an estimator
 SCHEME = "mclachlan"
 LOW_DIMENSION = 3  # up to here linear predictors on random features do better than a network, in less time
@@ -72,9 +70,14 @@ def model_discrepancy(
         values per coordinate, times in units of sigma.
     Source: [derived] SPEC 1.4; Robbins 1956 for the implied score.
     """
-    noise = draws.normal(draws.generator(options.get("seed", 0), NOISE), tuple(data.shape), data)
+    noise = smoothing_noise(options.get("seed", 0), data)
     force = lambda x, t: (denoiser(x, sigma) - x) / sigma**2  # noqa: E731
     return score_discrepancy(force, data + sigma * noise, sigma, horizon=horizon, times=times, **options)
+
+
+def smoothing_noise(seed: int, x: Tensor) -> Tensor:
+    """The unit normal noise that smooths data x, shaped like them."""
+    return draws.normal_like(draws.generator(seed, "discrepancy", "noise"), x)
 
 
 def score_discrepancy(
@@ -171,7 +174,7 @@ def evaluate_checkpoint(
     models.check_belongs(spec.about, checkpoint, model, dataset)
     perturb(model.network, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
-    picked = draws.generator(spec.seed, PICK).choice(dataset.count, size=count, replace=False)
+    picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
     x, label = dataset.batch(np.sort(picked))
     x, label = x.to(device), label.to(device) if model.classes and label is not None else None
     options = spec.options.get(dataset.kind, {})
@@ -198,9 +201,9 @@ def perturb(network: nn.Module, size: float, seed: int = 0) -> None:
     """
     if not 0 <= size < float("inf"):
         raise ConfigurationError(f"`perturbation` must be a number >= 0, got {size}")
-    rng = draws.generator(seed, PERTURBATION)
+    rng = draws.generator(seed, "perturbation")
     for weight in network.parameters():
-        weight.add_(size * weight.square().mean().sqrt() * draws.normal(rng, tuple(weight.shape), weight))
+        weight.add_(size * weight.square().mean().sqrt() * draws.normal_like(rng, weight))
 
 
 @torch.no_grad()
@@ -209,7 +212,7 @@ def _metric(
 ) -> dict[str, Any]:
     if reserved := sorted(RESERVED & options.keys()):
         raise ConfigurationError(f"`options` has `{reserved[0]}`, which is no estimator's", fix="give it beside `options`")
-    noise = draws.normal(draws.generator(spec.seed, NOISE), tuple(x.shape), x)
+    noise = smoothing_noise(spec.seed, x)
     noisy = model.flow.settle(x + sigma * noise)
     force = implied_score(model, sigma, label, spec.batch)
     with torch.enable_grad():  # the critic of an estimator is trained; the model is not

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hamflow import draws
 from hamflow.dynamics import simulate
 from hamflow.errors import CheckpointError, DivergenceError
 from hamflow.files import load_tensors, save_tensors
-from hamflow.score import draws
 from hamflow.score.objectives import gain
 from hamflow.score.settings import HamiltonianSettings
 from hamflow.training.adam import Adam
@@ -49,7 +49,7 @@ class HamiltonianScoreMatching:
         self,
         force: nn.Module,
         critic: nn.Module,
-        source: draws.Source,
+        source: Callable,
         settings: HamiltonianSettings,
         seed: int = 0,
     ):
@@ -151,10 +151,10 @@ class HamiltonianScoreMatching:
     def draw(self, *keys: int) -> Trajectories:
         """Start points and durations of a batch, a function of (seed, keys): x_0 from the data, v_0
         normal."""
-        rng, n = draws.generator(self.seed, *keys), self.settings.batch
+        rng, n = draws.generator(self.seed, "training", "hsm", *keys), self.settings.batch
         x = self.source(n, rng).to(self._like)
-        v = draws.normal(rng, tuple(x.shape), self._like)
-        u = draws.uniform(rng, n, self._like)
+        v = draws.normal_like(rng, x)
+        u = torch.from_numpy(rng.random(n)).to(self._like)
         t = self.settings.horizon * (u if self.settings.time_law == "uniform" else LOG_SPAN ** (u - 1))
         if self.settings.antithetic:
             t, x, v = torch.cat([t, t]), torch.cat([x, x]), torch.cat([v, -v])

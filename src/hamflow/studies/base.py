@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamflow import draws
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.laws.mixtures import GaussianMixture
-from hamflow.score import draws
 from hamflow.score.fields import ScoreField, build_network
 
 S = TypeVar("S")
 
 # The pilot mixture (SPEC 1.6): three components in the plane, E|grad log p|^2 = 4.67
 PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], "sds": [0.6, 0.6, 0.6]}
-EVALUATION, NETWORK, TRAINING, DISCREPANCY = range(1000, 1004)  # streams of random numbers beside the training's steps
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,27 @@ def spread_of(law: GaussianMixture) -> float:
     return float(law.variance.mean().sqrt())
 
 
+def fresh_samples(law: GaussianMixture, n: int, seed: int) -> Tensor:
+    """Samples on which trained scores are judged."""
+    return law.sample(n, draws.generator(seed, "evaluation"))
+
+
+def samples_of_discrepancy(law: GaussianMixture, n: int, seed: int) -> Tensor:
+    """Samples of which discrepancies are measured."""
+    return law.sample(n, draws.generator(seed, "discrepancy", "samples"))
+
+
 @torch.no_grad()
 def score_error(law: GaussianMixture, score: nn.Module, n: int, seed: int) -> tuple[float, float]:
     """E|s - grad log p|^2 = 2 L_esm on n fresh samples, and its standard error."""
-    x = law.sample(n, draws.generator(seed, EVALUATION))
+    x = fresh_samples(law, n, seed)
     error = (in_double(score)(x) - law.score(x)).square().sum(1)
     return float(error.mean()), float(error.std() / n**0.5)
 
 
 def fisher_information(law: GaussianMixture, n: int, seed: int) -> float:
     """E|grad log p|^2: the error of the zero score, on the samples of `score_error`."""
-    return float(law.score(law.sample(n, draws.generator(seed, EVALUATION))).square().sum(1).mean())
+    return float(law.score(fresh_samples(law, n, seed)).square().sum(1).mean())
 
 
 def in_double(score: nn.Module) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from hamflow.errors import ConfigurationError
-from hamflow.score import direct, draws
+from hamflow.score import direct
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.score.settings import HamiltonianSettings
 from hamflow.studies import base, mixture
@@ -112,7 +112,7 @@ def _run(spec: Spec, train: Train, updates: int, seed: int, seconds: list[float]
     seconds.append((time.process_time() - began) / updates)
     found = hamiltonian_score_discrepancy(
         base.in_double(score),
-        spec.law().sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)),
+        base.samples_of_discrepancy(spec.law(), spec.samples, spec.seed),
         np.linspace(spec.horizon / spec.times, spec.horizon, spec.times),
         estimator="features",
         seed=spec.seed,

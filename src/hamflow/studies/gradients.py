@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hamflow.score import draws, objectives
+from hamflow import draws
+from hamflow.score import objectives
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import trajectories
 from hamflow.score.estimators.critic import fit_critic
@@ -44,8 +45,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     law, settings = spec.law(), DirectSettings(**spec.training)
     score = train_directly(spec.score_field(spec.seed), denoising(spec.training_sigma), law.sample, settings, spec.seed)
     critic = near_optimal_critic(spec, score)
-    x = law.sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)).float()
-    noise = draws.normal(draws.generator(spec.seed, base.DISCREPANCY, 1), tuple(x.shape), x)
+    x = base.samples_of_discrepancy(law, spec.samples, spec.seed).float()
+    noise = draws.normal_like(draws.generator(spec.seed, "gradients", "noise"), x)
     t = torch.tensor(spec.time)
 
     def hamiltonian(s: Any, x: Tensor, v: Tensor) -> Tensor:
@@ -62,9 +63,9 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 def near_optimal_critic(spec: Spec, score: nn.Module) -> nn.Module:
     """V = E[v_t | x_t] at the one time, trained on trajectories of the frozen score and then held fixed."""
-    law, rng = spec.law(), draws.generator(spec.seed, base.NETWORK)
+    law, rng = spec.law(), draws.generator(spec.seed, "gradients", "critic")
     x = law.sample(spec.critic_samples, rng).float()
-    v = draws.normal(rng, tuple(x.shape), x)
+    v = draws.normal_like(rng, x)
     times = np.array([spec.time])
     pushed = trajectories(score, torch.cat([x, x]), torch.cat([v, -v]), times, spec.integration_steps)
     network = build_network(spec.critic, (law.dimension,), spec.seed + 1)

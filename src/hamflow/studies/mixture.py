@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from hamflow.score.fields import VelocityPredictor, build_network
@@ -88,7 +87,7 @@ def fields_on_grid(spec: Spec, training: HamiltonianScoreMatching) -> dict[str, 
         "score": base.plain(base.in_double(force)(points).reshape(shape)),
         "predictor": base.plain(predicted.double().reshape(shape)),
         "time": horizon,
-        "predictor_rms": _rms_under_data(law, training, np.random.default_rng(spec.seed), spec.evaluation),
+        "predictor_rms": _rms_under_data(training, base.fresh_samples(law, spec.evaluation, spec.seed)),
     }
 
 
@@ -100,8 +99,8 @@ def _square(law: Any, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return axis, torch.stack([x, y], dim=2).reshape(-1, 2)
 
 
-def _rms_under_data(law: Any, training: HamiltonianScoreMatching, rng: np.random.Generator, n: int) -> float:
+def _rms_under_data(training: HamiltonianScoreMatching, x: torch.Tensor) -> float:
     """sqrt(E|V(x, T)|^2 / D) over the data; 1 would be the size of the velocities themselves."""
-    x = law.sample(n, rng).to(next(training.force.parameters()))
-    t = torch.full((n,), training.settings.horizon).to(x)
+    x = x.to(next(training.force.parameters()))
+    t = torch.full((len(x),), training.settings.horizon).to(x)
     return float(training.average["critic"](x, t, training.average["force"]).square().mean().sqrt())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hamflow import flows
+from hamflow import draws, flows
 from hamflow.flows import LinearFlow
 from hamflow.flows.base import Velocity
 from hamflow.laws.mixtures import GaussianMixture
@@ -32,7 +32,6 @@ PARTICLES = 900
 TRAJECTORIES = 12
 FRAMES = 61  # times along a line, a step of rk4 between two: exact to a thousandth of the line's width
 REACH = 7.0  # of the densities shown, data units
-SEED = 0
 LINE = {"linewidths": 1.4, "zorder": 4}
 DOT = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 5}
 
@@ -85,7 +84,7 @@ def plot_phase_space(output: str | Path) -> None:
 
 
 def _draw_phase_space(axes: Any, flow: LinearFlow) -> None:
-    rng = np.random.default_rng(SEED)
+    rng = draws.generator(0, "phase space")
     x0 = MIXTURE.sample(PARTICLES, rng)
     v0 = flow.couple(x0, torch.from_numpy(rng.standard_normal((PARTICLES, 1))))
     for fraction in CLOUDS:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hamflow.score import draws
+from hamflow import draws
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.score.fields import ScoreField, build_network
@@ -59,12 +59,12 @@ def recipe(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _one(spec: Spec, index: int) -> dict[str, Any]:
-    law, choice = spec.law(), recipe(draws.generator(spec.seed, base.NETWORK, index))
-    data = law.sample(spec.data, draws.generator(spec.seed, base.TRAINING))
+    law, choice = spec.law(), recipe(draws.generator(spec.seed, "scatter", "recipe", index))
+    data = law.sample(spec.data, draws.generator(spec.seed, "scatter", "data"))
     network = build_network(
         {"kind": "plain", "width": choice["width"], "depth": choice["depth"]}, (law.dimension,), spec.seed + index
     )
-    order = draws.generator(spec.seed, base.TRAINING, index).permutation(spec.data)
+    order = draws.generator(spec.seed, "scatter", "order", index).permutation(spec.data)
     batches = iter(np.array_split(order, -(-spec.data // choice["batch"])))
     settings = DirectSettings(-(-spec.data // choice["batch"]), choice["batch"], choice["learning_rate"], ema=0.9)
     score = train_directly(
@@ -77,7 +77,7 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
     error, standard_error = base.score_error(law, score, spec.evaluation, spec.seed)
     found = hamiltonian_score_discrepancy(
         base.in_double(score),
-        law.sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY)),
+        base.samples_of_discrepancy(law, spec.samples, spec.seed),
         np.linspace(spec.horizon / spec.times, spec.horizon, spec.times),
         estimator=spec.estimator,
         seed=spec.seed,

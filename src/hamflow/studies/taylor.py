@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hamflow.score import draws
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.studies import base
@@ -40,7 +39,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     score = train_directly(
         spec.score_field(spec.seed), denoising(spec.sigma), law.sample, DirectSettings(**spec.training), spec.seed
     )
-    x = law.sample(spec.samples, draws.generator(spec.seed, base.DISCREPANCY))
+    x = base.samples_of_discrepancy(law, spec.samples, spec.seed)
     force = base.in_double(score)
     with torch.no_grad():  # on the very samples of the discrepancy: their sampling error is then common to both
         errors = (force(x) - law.score(x)).square().sum(1)

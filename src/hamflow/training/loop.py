@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hamflow import data, models, runtime
+from hamflow.draws import BatchDraws, DataOrder, seeded
 from hamflow.errors import DivergenceError
 from hamflow.files import save_tensors, write_json, write_text
 from hamflow.flows import velocity_loss
@@ -19,7 +20,6 @@ from hamflow.pipeline.provenance import RUN_FILE, circumstances, versions
 from hamflow.progress import Progress
 from hamflow.tracking import JsonlLog
 from hamflow.training.adam import Adam
-from hamflow.training.draws import Draws, draw_step
 from hamflow.training.ema import ExponentialMovingAverage
 from hamflow.training.interruption import Interrupted, Termination
 from hamflow.training.state import CHECKPOINT, LOG, StateFolder
@@ -76,6 +76,7 @@ class _Run:
         self.seed, self.output, self.device = seed, output, device
         self.batch = self.settings["batch"]
         self.steps = math.ceil(1000 * self.settings["train_kimg"] / self.batch)
+        self.order = DataOrder(seed, "velocity", count=dataset.count)
         self.model = models.build(spec, models.resolve(spec, dataset), seed)
         self.network = self.model.network.to(device)
         self.average = ExponentialMovingAverage(
@@ -128,8 +129,8 @@ class _Run:
 
     def advance(self) -> float:
         """One optimiser step; returns the mean weighted loss."""
-        draws = draw_step(self.seed, self.step, self.batch, self.dataset.count, self.dataset.shape)
-        times = draw_times(self.spec["times"], self.model.flow, draws.u)
+        draws = BatchDraws(self.seed, "training", "velocity", self.step, batch=self.batch)
+        times = draw_times(self.spec["times"], self.model.flow, draws.uniform("time"))
         self._set_learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._accumulate(draws, times)
@@ -175,15 +176,17 @@ class _Run:
         """How the progress names the run."""
         return f"train {self.spec['dataset']}/{self.spec['method']}/seed{self.seed}"
 
-    def _accumulate(self, draws: Draws, times: Tensor) -> float:
+    def _accumulate(self, draws: BatchDraws, times: Tensor) -> float:
         """Gradients of the mean loss over the batch, a microbatch at a time."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         size = self.settings["microbatch"]
-        with _seeded_dropout(draws.dropout_seed, self.device):
+        noise = self.model.flow.noise(draws, self.dataset.shape)
+        rows = self.order.rows(self.step * self.batch, self.batch)
+        with seeded(self.device, self.seed, "dropout", self.step):
             for start in range(0, self.batch, size):
                 part = slice(start, start + size)
-                x0, labels = self.dataset.batch(draws.rows[part])
-                loss = self._loss(x0, labels, draws.noise[part], times[part]).sum() / self.batch
+                x0, labels = self.dataset.batch(rows[part])
+                loss = self._loss(x0, labels, noise[part], times[part]).sum() / self.batch
                 loss.backward()
                 total += loss.detach()
         return float(total)
@@ -237,11 +240,3 @@ class _Run:
 
     def _steps_in(self, kimg: float) -> int:
         return max(1, round(1000 * kimg / self.batch))
-
-
-@contextmanager
-def _seeded_dropout(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generator: seeded for this step, and given back as it was found."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
