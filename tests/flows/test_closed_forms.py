@@ -38,16 +38,6 @@ class CosineLaw:
         return (low + high) / 2
 
 
-def exact_velocity(flow, mixture):
-    """V(x, t) = E[a' x_0 + b' n | a x_0 + b n = x]."""
-
-    def velocity(x, t):
-        a, b, a_dot, b_dot = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
-        return mixture.regress(x, (a, b), (a_dot, b_dot))
-
-    return velocity
-
-
 def inner_times(flow):
     return (torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64) * flow.horizon).tolist()
 
@@ -68,7 +58,7 @@ def test_velocity_denoiser_noise_and_score_agree_with_the_mixtures(linear, mixtu
     x = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
     for t in inner_times(linear):
         a, b, _, _ = (float(c) for c in linear.coefficients(torch.tensor(t, dtype=torch.float64)))
-        velocity = exact_velocity(linear, mixture)(x, t)
+        velocity = mixture.velocity_under(linear)(x, t)
         denoised = mixture.denoise(x / a, b / a)
         score = mixture.scaled(a).smoothed(b).score(x)
         exact = {"rtol": 1e-10, "atol": 1e-10}
@@ -83,7 +73,7 @@ def test_velocity_denoiser_noise_and_score_agree_with_the_mixtures(linear, mixtu
 def test_the_smoothed_score_is_that_of_the_smoothed_mixture(linear, mixture):
     y = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
     for sigma in (0.05, 0.5, 5.0):
-        found = linear.smoothed_score(exact_velocity(linear, mixture), y, sigma)
+        found = linear.smoothed_score(mixture.velocity_under(linear), y, sigma)
         torch.testing.assert_close(found, mixture.smoothed(sigma).score(y), rtol=1e-10, atol=1e-10)
 
 
@@ -95,7 +85,7 @@ def central_difference(f, h):
 def test_the_law_is_transported(linear, mixture):
     """Continuity: d/dt log p + V' + V score = 0 for the density p of x_t."""
     x = torch.linspace(-3, 3, 25, dtype=torch.float64)[:, None]
-    velocity = exact_velocity(linear, mixture)
+    velocity = mixture.velocity_under(linear)
 
     def law(t):
         a, b, _, _ = (float(c) for c in linear.coefficients(torch.tensor(t, dtype=torch.float64)))
@@ -119,7 +109,7 @@ def test_running_backwards_is_the_quantile_map(linear, mixture):
     noise = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64)[:, None]
     x_T = linear.terminal(noise)
     times = time_grid(linear, 400, "edm", sigma_min=1e-4)
-    x_0 = solve("rk4", exact_velocity(linear, mixture), x_T, times)
+    x_0 = solve("rk4", mixture.velocity_under(linear), x_T, times)
     torch.testing.assert_close(x_0, quantile_map(linear, mixture, x_T), rtol=0, atol=1e-7)
 
 
@@ -171,7 +161,7 @@ def test_the_inner_network_of_edm_is_minus_the_oscillation_velocity(sigma_data):
         inner = (denoised - sigma_data**2 / spread**2 * y) * spread / (sigma * sigma_data)
         t = float(flow.time(torch.tensor(sigma, dtype=torch.float64)))
         x_t = math.cos(flow.alpha * t) * y
-        velocity = exact_velocity(flow, mixture)(x_t, t)
+        velocity = mixture.velocity_under(flow)(x_t, t)
         torch.testing.assert_close(inner, -velocity, rtol=0, atol=1e-10)
         torch.testing.assert_close(flow.standardise(x_t, t, sigma_data), y / spread, rtol=1e-10, atol=0)
 
@@ -184,10 +174,10 @@ def test_flow_matching_and_oscillation_velocities_convert_into_each_other():
     y = torch.linspace(-3, 3, 31, dtype=torch.float64)[:, None]
     t_f, t_o = matching.time(sigma), oscillation.time(sigma)
     x_f, x_o = y / (1 + sigma), torch.cos(1.7 * t_o) * y
-    denoised = matching.denoiser_from_velocity(x_f, exact_velocity(matching, mixture)(x_f, t_f), t_f)
+    denoised = matching.denoiser_from_velocity(x_f, mixture.velocity_under(matching)(x_f, t_f), t_f)
     torch.testing.assert_close(
         oscillation.velocity_from_denoiser(x_o, denoised, t_o),
-        exact_velocity(oscillation, mixture)(x_o, t_o),
+        mixture.velocity_under(oscillation)(x_o, t_o),
         rtol=0,
         atol=1e-10,
     )

@@ -4,15 +4,8 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.dynamics import ElasticBox, Harmonic, simulate, zero
+from hamflow.dynamics import simulate
 from hamflow.errors import ConfigurationError
-
-FORCES = {
-    "diffusion": lambda flow: zero,
-    "flow_matching": lambda flow: zero,
-    "oscillation": lambda flow: Harmonic(flow.alpha),
-    "reflection": lambda flow: ElasticBox(flow.low, flow.high),
-}
 
 
 def times_of(flow, count):
@@ -26,7 +19,7 @@ def test_pushing_starts_at_the_data(flow, data, noise):
 
 def test_pushing_is_the_motion_under_the_flows_force(flow, data, noise):
     v0, t = flow.couple(data, noise), 0.6 * flow.horizon
-    moved = simulate(FORCES[flow.name](flow), data, v0, t, 4000, "yoshida4")
+    moved = simulate(flow.confine(flow.force), data, v0, t, 4000, "yoshida4")
     torch.testing.assert_close(flow.push(data, v0, t), moved, rtol=0, atol=1e-9)
 
 

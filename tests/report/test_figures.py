@@ -10,8 +10,8 @@ import torch
 from hamflow import data
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import save_array, save_tensors
+from hamflow.pipeline.records import MetricsError
 from hamflow.report import commands, nfe, style
-from hamflow.report.collect import MetricsError
 from hamflow.report.samples import COLUMNS, GAP, mosaic
 from hamflow.report.sources import find_samples
 from hamflow.report.tables import tabulate

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.studies.phase_space import FLOWS, MIXTURE, analytic_velocity, backward_paths, marginal
+from hamflow.studies.phase_space import FLOWS, MIXTURE, backward_paths
 
 ALL = pytest.mark.parametrize("flow", [flows.build(name, **o) for name, o in FLOWS.values()], ids=lambda f: f.name)
 
@@ -15,9 +15,9 @@ def test_running_backwards_is_the_quantile_map(flow):
     """In one dimension dx/dt = V keeps the order of points, hence each quantile (SPEC 2.1)."""
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     times = torch.linspace(flow.horizon, 0, 401, dtype=torch.float64)
-    paths = backward_paths(flow, MIXTURE, marginal(flow, MIXTURE, flow.horizon).quantile(levels)[:, None], times)
+    paths = backward_paths(flow, MIXTURE, MIXTURE.carried_by(flow, flow.horizon).quantile(levels)[:, None], times)
     for place in (100, 200, 300, 400):
-        expected = marginal(flow, MIXTURE, float(times[place])).quantile(levels)
+        expected = MIXTURE.carried_by(flow, float(times[place])).quantile(levels)
         torch.testing.assert_close(paths[place, :, 0], expected, rtol=0, atol=1e-8)
 
 
@@ -27,7 +27,7 @@ def test_the_drawn_lines_are_exact_to_a_thousandth_of_a_data_unit(flow):
 
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     times = torch.linspace(flow.horizon, 0, FRAMES, dtype=torch.float64)
-    paths = backward_paths(flow, MIXTURE, marginal(flow, MIXTURE, flow.horizon).quantile(levels)[:, None], times)
+    paths = backward_paths(flow, MIXTURE, MIXTURE.carried_by(flow, flow.horizon).quantile(levels)[:, None], times)
     torch.testing.assert_close(paths[-1, :, 0], MIXTURE.quantile(levels), rtol=0, atol=1e-3)
 
 
@@ -40,5 +40,5 @@ def test_velocity_is_the_mean_of_simulated_velocities(flow):
     x, v = flow.push(x0, flow.couple(x0, torch.from_numpy(rng.standard_normal((n, 1)))), t)
     for centre in torch.linspace(-2, 2, 9, dtype=torch.float64):
         chosen = (x[:, 0] - centre).abs() < 0.05
-        exact = analytic_velocity(flow, MIXTURE)(x[chosen], t).mean()
+        exact = MIXTURE.velocity_under(flow)(x[chosen], t).mean()
         assert abs(v[chosen].mean() - exact) < 5 * v[chosen].std() / chosen.sum().sqrt()

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from hamflow.data.sources import Source, points_of, register
 from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
@@ -12,16 +10,6 @@ MEANS = ((1.5, 0.0), (-1.0, 1.3), (-1.0, -1.3))
 SDS = (0.6, 0.6, 0.6)
 WEIGHTS = (0.4, 0.3, 0.3)
 REACH = 6.0  # standard deviations: 2e-9 of the mass lies beyond
-
-
-class MixtureDensity(GaussianMixture):
-    """The mixture as a data law: positive everywhere."""
-
-    bounded = False
-
-    def support(self, x) -> torch.Tensor:
-        """Everywhere, [N, D] -> bool [N]."""
-        return torch.ones(len(torch.as_tensor(x)), dtype=torch.bool)
 
 
 @register("gaussian_mixture")
@@ -42,7 +30,7 @@ def gaussian_mixture(
         ConfigurationError: values that define no such law.
     """
     try:
-        density = MixtureDensity(weights, means, sds)
+        density = GaussianMixture(weights, means, sds)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigurationError(
             f"options `means`, `sds`, `weights` of gaussian_mixture: {error}",

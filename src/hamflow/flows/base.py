@@ -43,6 +43,10 @@ class HamiltonianFlow(ABC):
         return draw.normal("noise", shape)
 
     @abstractmethod
+    def force(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """F(x, t), shaped like x; between walls if the flow has any, see `confine`."""
+
+    @abstractmethod
     def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
         """v_0 from the flow's noise; may look at x_0."""
 

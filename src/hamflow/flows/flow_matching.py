@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamflow.dynamics import drift
+from hamflow.dynamics import drift, zero
 from hamflow.flows.base import FLOWS, GaussianFlow
 
 
@@ -22,6 +22,9 @@ class FlowMatching(GaussianFlow):
     @property
     def options(self) -> dict[str, Any]:
         return {}
+
+    def force(self, x: Tensor, t: float | Tensor) -> Tensor:
+        return zero(x, t)
 
     def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
         return noise - x0

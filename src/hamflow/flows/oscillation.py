@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamflow.dynamics import rotate
+from hamflow.dynamics import Harmonic, rotate
 from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
 
 
@@ -35,6 +35,9 @@ class Oscillation(GaussianFlow):
     @classmethod
     def resolve(cls, options: dict[str, Any], sigma_data: float, box: tuple[float, float]) -> dict[str, Any]:
         return {**options, "alpha": 1 / sigma_data} if options.get("alpha") == "auto" else options
+
+    def force(self, x: Tensor, t: float | Tensor) -> Tensor:
+        return Harmonic(self.alpha)(x, t)
 
     def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
         return noise

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamflow.dynamics import ElasticBox, broadcast, drift, fold
+from hamflow.dynamics import ElasticBox, broadcast, drift, fold, zero
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity, require_positive
@@ -54,6 +54,9 @@ class Reflection(HamiltonianFlow):
                 fix="leave low and high out: they are then taken from the data set",
             )
         return resolved
+
+    def force(self, x: Tensor, t: float | Tensor) -> Tensor:
+        return zero(x, t)
 
     def couple(self, x0: Tensor, noise: Tensor) -> Tensor:
         return self.speed * noise

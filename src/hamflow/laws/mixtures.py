@@ -1,6 +1,8 @@
 """Mixtures of Gaussians: the data laws for which density, score, denoiser and quantiles have closed forms."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,6 +17,8 @@ class GaussianMixture:
     Raises:
         ValueError: weights that are no law, standard deviations that are not positive, shapes that disagree.
     """
+
+    bounded = False
 
     def __init__(self, weights, means, sds):
         self.weights = torch.as_tensor(weights, dtype=torch.float64)
@@ -47,6 +51,10 @@ class GaussianMixture:
     def log_prob(self, x) -> torch.Tensor:
         """Log-density of x, [N, D] -> [N], nats."""
         return self._log_joint(_points(x), self.sds, self.means).logsumexp(1)
+
+    def support(self, x) -> torch.Tensor:
+        """Everywhere, [N, D] -> bool [N]."""
+        return torch.ones(len(torch.as_tensor(x)), dtype=torch.bool)
 
     def score(self, x) -> torch.Tensor:
         """Gradient of the log-density, [N, D] -> [N, D]: sum_k P(k|x) (m_k - x) / s_k^2."""
@@ -85,6 +93,20 @@ class GaussianMixture:
         slope = (a * da * self.sds.square() + b * db) / total
         posterior = self._log_joint(x, total.sqrt(), a * self.means).softmax(1)[:, :, None]
         return (posterior * (da * self.means + slope * (x[:, None] - a * self.means))).sum(1)
+
+    def velocity_under(self, flow: Any) -> Callable[[torch.Tensor, float | torch.Tensor], torch.Tensor]:
+        """V(x, t) = E[v_t | x_t = x] of a linear flow that starts from this law, exact; x [N, D], t scalar or [N]."""
+
+        def velocity(x: torch.Tensor, t: float | torch.Tensor) -> torch.Tensor:
+            a, b, a_dot, b_dot = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
+            return self.regress(x, (a, b), (a_dot, b_dot))
+
+        return velocity
+
+    def carried_by(self, flow: Any, t: float) -> "GaussianMixture":
+        """The law of x_t of a linear flow that starts from this law."""
+        a, b, _, _ = (float(c) for c in flow.coefficients(torch.tensor(t, dtype=torch.float64)))
+        return GaussianMixture(self.weights, a * self.means, ((a * self.sds) ** 2 + b**2).sqrt())
 
     def smoothed(self, sigma: float) -> "GaussianMixture":
         """The law of x_0 + sigma n, n ~ N(0, I); sigma >= 0, data units."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hamflow.registry import Registry
 
+Build = Callable[[torch.device], "FeatureNetwork"]
 CPU_CHUNK = 16  # images at a time: the activations stay in the cache (3x the rate of 256 at a time)
 
 
@@ -52,9 +53,22 @@ class FeatureNetwork:
         return np.concatenate(list(self(images, batch)))
 
 
+POINTS = "points"  # the features of points: the points themselves
 _NETWORKS: Registry = Registry("feature network", "hamflow.metrics")
-register = _NETWORKS.register
+_LABELS = {POINTS: "points"}
 names = _NETWORKS.names
+
+
+def register(name: str, label: str = "") -> Callable[[Build], Build]:
+    """Decorator: enter a function of a device that returns a `FeatureNetwork`; `label` is its name in tables and figures."""
+    _LABELS[name] = label or name
+    return _NETWORKS.register(name)
+
+
+def label(name: str) -> str:
+    """How tables and figures call a feature network; the name of one that is not registered."""
+    names()  # finds all
+    return _LABELS.get(name, name)
 
 
 def build(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
@@ -67,7 +81,7 @@ def build(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
     return _NETWORKS.build(name, torch.device(device))
 
 
-@register("efficientnet_lite0")
+@register("efficientnet_lite0", "EfficientNet-Lite0")
 def efficientnet_lite0(device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite0, ImageNet-1k, last block pooled, 320-d, 96 x 96 pixels."""
     from hamflow.metrics import efficientnet

@@ -1,13 +1,14 @@
-"""The metrics of the tables by name. A new one is a function of a `Comparison` under a decorator."""
+"""The metrics of the tables by name. A new one is a function of a `Comparison` under a decorator that describes it."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hamflow.data import Density
+from hamflow.laws.base import Density
 from hamflow.metrics import points
 from hamflow.metrics.frechet import frechet_distance, frechet_distance_of
 from hamflow.metrics.kernel import kernel_distance, mmd
@@ -48,22 +49,67 @@ class Comparison:
         return frechet_distance(reference.mean, reference.covariance, moments.mean, moments.covariance)
 
 
+class About(NamedTuple):
+    """How tables and figures speak of a metric.
+
+    Fields:
+        label: in words; with `unit`, if it has one.
+        short: the head of a column.
+        better: "lower", "higher", or what a good value does instead ("should equal the bound's").
+        rank: of the metrics that a data set has, the one of the lowest rank speaks for it.
+    """
+
+    label: str
+    short: str
+    unit: str = ""
+    better: str = "lower"
+    rank: float = float("inf")
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
 Metric = Callable[[Comparison], Value]
 _METRICS: dict[tuple[str, str], Metric] = {}
+_ABOUT: dict[str, About] = {  # of metrics that no function here computes: the paper's, and the discrepancy of a model
+    "fid": About("FID", "FID", rank=0),
+    "hsd@sigma={suffix}": About("Hamiltonian score discrepancy", "HSD", "a coordinate"),
+}
 
 
-def register(kind: str, name: str) -> Callable[[Metric], Metric]:
+def register(kind: str, name: str, label: str = "", short: str = "", **about: Any) -> Callable[[Metric], Metric]:
     """Decorator: a metric of images or of points; `{suffix}` in its name stands for the feature network.
 
     The function gives a value; or a mapping of `value` and further columns (`n`, if it is not that of all
     samples); or None where the metric does not apply.
+
+    Args:
+        kind: "image" or "point".
+        name: in the metrics JSON.
+        label, short, about: see `About`; by default the name.
     """
 
     def enter(metric: Metric) -> Metric:
         _METRICS[kind, name] = metric
+        _ABOUT[name] = About(label or name.replace("_", " "), short or label or name, **about)
         return metric
 
     return enter
+
+
+def about(name: str) -> About:
+    """What is said of the metric of that name; of one that nobody registered, its name."""
+    for pattern in sorted(_ABOUT, key=len, reverse=True):  # fd_{suffix}_relative before fd_{suffix}
+        if re.fullmatch(re.escape(pattern).replace(re.escape("{suffix}"), ".+"), name):
+            return _ABOUT[pattern]
+    return About(name, name)
+
+
+def headline(names: Collection[str]) -> str:
+    """The metric that speaks for a data set, of those it has."""
+    return min(names, key=lambda name: (about(name).rank, name))
 
 
 def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
@@ -78,26 +124,26 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return measured
 
 
-@register("image", "fd_{suffix}")
+@register("image", "fd_{suffix}", "Fréchet distance", "FD", rank=1)
 def fd(comparison: Comparison) -> Value:
     """Fréchet distance; biased upwards by about 1/n: compare equal n only."""
     return comparison.frechet
 
 
-@register("image", "fd_{suffix}_relative")
+@register("image", "fd_{suffix}_relative", "Fréchet distance / trace of the data's covariance", "FD / trace")
 def fd_relative(comparison: Comparison) -> Value:
     """Fréchet distance / trace of the reference covariance: in units of the data's own spread."""
     return comparison.frechet / comparison.reference.trace
 
 
-@register("image", "kd_{suffix}")
+@register("image", "kd_{suffix}", "kernel distance (unbiased)", "KD")
 def kd(comparison: Comparison) -> Value:
     """Unbiased kernel distance; may be negative."""
     samples = thin(comparison.samples)
     return {"value": kernel_distance(samples, comparison.reference.rows), "n": len(samples)}
 
 
-@register("point", "w2")
+@register("point", "w2", "Wasserstein-2 distance", "W2", unit="data units", rank=2)
 def exact_w2(comparison: Comparison) -> Value:
     """Wasserstein-2 distance by the best assignment, data units."""
     if len(comparison.samples) > points.EXACT_LIMIT:
@@ -105,7 +151,7 @@ def exact_w2(comparison: Comparison) -> Value:
     return points.w2(comparison.samples, comparison.reference.rows)
 
 
-@register("point", "sliced_w2")
+@register("point", "sliced_w2", "sliced Wasserstein-2 distance", "sliced W2", unit="data units", rank=3)
 def sliced_w2(comparison: Comparison) -> Value:
     """Its sliced form, where there are too many points for the best assignment."""
     if len(comparison.samples) <= points.EXACT_LIMIT:
@@ -113,13 +159,13 @@ def sliced_w2(comparison: Comparison) -> Value:
     return points.sliced_w2(comparison.samples, comparison.reference.rows)
 
 
-@register("point", "mmd")
+@register("point", "mmd", "squared MMD (unbiased)", "MMD")
 def squared_mmd(comparison: Comparison) -> Value:
     """Unbiased squared maximum mean discrepancy with Gaussian kernels; may be negative."""
     return mmd(comparison.samples, comparison.reference.rows)
 
 
-@register("point", "nll")
+@register("point", "nll", "negative log-likelihood", "NLL", unit="nats", better="should equal the bound's")
 def nll(comparison: Comparison) -> Value:
     """Mean exact -log density of the samples, nats."""
     if comparison.density is None:
@@ -127,7 +173,7 @@ def nll(comparison: Comparison) -> Value:
     return points.negative_log_likelihood(comparison.samples, comparison.density)
 
 
-@register("point", "support")
+@register("point", "support", "fraction on the support", "support", better="higher")
 def support(comparison: Comparison) -> Value:
     """Fraction of the samples where the data's density is positive, if it vanishes anywhere."""
     if comparison.density is None or not comparison.density.bounded:

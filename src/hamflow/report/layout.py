@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from hamflow.report import labels, paper
-from hamflow.report.collect import UNSAMPLED
+from hamflow.metrics import features, suite
+from hamflow.pipeline.records import UNSAMPLED
+from hamflow.report import paper
 
 Row = Mapping[str, str]
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
-EXCEPTIONS = {
-    "support": "support, where higher is",
-    "nll": "NLL, which should equal the bound's",
-}  # to "lower is better"
 
 
 STYLE = """<style>
@@ -105,11 +102,11 @@ def measurement(mean: str, std: str) -> str:
 
 def _images_first(rows: Sequence[Row]) -> list[str]:
     """The data sets: images, then points, each by name."""
-    return [d for _, d in sorted({(row["features"] == labels.POINTS, row["dataset"]) for row in rows})]
+    return [d for _, d in sorted({(row["features"] == features.POINTS, row["dataset"]) for row in rows})]
 
 
 def _table1(rows: Sequence[Row], titles: Mapping[str, str], datasets: Sequence[str]) -> Grid:
-    headlines = {d: labels.headline([row["metric"] for row in rows if row["dataset"] == d]) for d in datasets}
+    headlines = {d: suite.headline([row["metric"] for row in rows if row["dataset"] == d]) for d in datasets}
     methods = sorted({*paper.LABELS, *(row["method"] for row in rows)}, key=paper.order)
     lines = []
     for method in methods:
@@ -121,7 +118,7 @@ def _table1(rows: Sequence[Row], titles: Mapping[str, str], datasets: Sequence[s
         name="table1",
         caption=_caption(rows, titles, headlines),
         groups=[("", 1), ("ours", len(datasets)), ("the paper", len(paper.TABLE))],
-        heads=[("method", ""), *((titles[d], labels.short(headlines[d])) for d in datasets)]
+        heads=[("method", ""), *((titles[d], suite.about(headlines[d]).short) for d in datasets)]
         + [(title, "FID") for title in paper.COLUMNS.values()],
         lines=lines,
         rule=len(lines) - (methods[-1] == paper.BOUND),
@@ -132,17 +129,23 @@ def _all_metrics(rows: Sequence[Row], dataset: str, title: str) -> Grid:
     mine = [row for row in rows if row["dataset"] == dataset]
     methods = sorted({row["method"] for row in mine}, key=paper.order)
     metrics = sorted({row["metric"] for row in mine})
-    exceptions = [text for metric, text in EXCEPTIONS.items() if metric in metrics]
+    described = [suite.about(metric) for metric in metrics]
+    exceptions = [_exception(about) for about in described if about.better != "lower"]
     return Grid(
         name=f"table1-{dataset}",
         caption=f"{title}, preset {mine[0]['preset']}: all metrics, value / NFE, lower is better"
         + (f", but for {', and '.join(exceptions)}" if exceptions else "")
         + f"; {_basis(mine)}.",
         groups=[("", 1), (title, len(metrics))],
-        heads=[("method", ""), *((labels.short(metric), "") for metric in metrics)],
+        heads=[("method", ""), *((suite.about(metric).short, "") for metric in metrics)],
         lines=[[_label(mine, m), *(_cell(mine, dataset, m, metric) for metric in metrics)] for m in methods],
         rule=len(methods) - (methods[-1] == paper.BOUND),
     )
+
+
+def _exception(about: suite.About) -> str:
+    """Of "lower is better"."""
+    return f"{about.short}, " + ("where higher is" if about.better == "higher" else f"which {about.better}")
 
 
 def _discrepancies(rows: Sequence[Row], titles: Mapping[str, str], order: Sequence[str]) -> Grid:
@@ -176,7 +179,7 @@ def _caption(rows: Sequence[Row], titles: Mapping[str, str], headlines: Mapping[
     bases: dict[str, list[str]] = {}
     for dataset, metric in headlines.items():
         mine = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
-        bases.setdefault(f"{labels.metric(metric)}, {_basis(mine)}", []).append(titles[dataset])
+        bases.setdefault(f"{suite.about(metric).title}, {_basis(mine)}", []).append(titles[dataset])
     comparable = any(row["paper"] for row in rows)
     return (
         f"Table 1, preset {rows[0]['preset']}: value / NFE, lower is better. "
@@ -189,7 +192,7 @@ def _caption(rows: Sequence[Row], titles: Mapping[str, str], headlines: Mapping[
 
 def _basis(rows: Sequence[Row]) -> str:
     """The feature network and the sample counts behind figures."""
-    networks = ", ".join(sorted({labels.features(row["features"]) for row in rows}))
+    networks = ", ".join(sorted({features.label(row["features"]) for row in rows}))
     drawn = _counts([row for row in rows if row["method"] != paper.BOUND])
     bound = _counts([row for row in rows if row["method"] == paper.BOUND])
     counts = [f"n = {drawn}"] * bool(drawn) + [f"n = {bound} for the bound"] * (bound not in ("", drawn))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hamflow.metrics import features, suite
+from hamflow.pipeline.records import UNSAMPLED, MetricsError
 from hamflow.report import labels, paper, style
-from hamflow.report.collect import UNSAMPLED, MetricsError
 from hamflow.report.tables import Row, read_table
 
 PANELS_A_ROW = 2
@@ -52,7 +53,7 @@ def _panel(axes: Any, rows: Sequence[Row], metric: str | None) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
     having = {row["metric"] for row in rows}
-    metric = metric or labels.headline(having)
+    metric = metric or suite.headline(having)
     if metric not in having:
         raise MetricsError(
             f"data set '{rows[0]['dataset']}' has no metric '{metric}'",
@@ -75,10 +76,10 @@ def _panel(axes: Any, rows: Sequence[Row], metric: str | None) -> None:
     style.plain_ticks(axes)
     axes.xaxis.set_minor_formatter(NullFormatter())
     first = (drawn or rows)[0]
-    network = "" if first["features"] == labels.POINTS else f"\n{labels.features(first['features'])}"
+    network = "" if first["features"] == features.POINTS else f"\n{features.label(first['features'])}"
     axes.set_title(f"{labels.words(first['dataset'])}{_counts(rows)}", loc="left")
     axes.set_xlabel("NFE (network evaluations a sample)")
-    axes.set_ylabel(f"{labels.metric(metric)}{network}")
+    axes.set_ylabel(f"{suite.about(metric).title}{network}")
 
 
 def _curve(axes: Any, rows: Sequence[Row]) -> None:

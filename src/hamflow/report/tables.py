@@ -4,13 +4,13 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from hamflow.files import write_json, write_text
+from hamflow.pipeline.records import Metric, MetricsError, Record, check_together, find, read
 from hamflow.report import layout, paper
-from hamflow.report.collect import MetricsError, Result, collect, find
 
 COLUMNS = (
     "preset",
@@ -41,16 +41,17 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[
     Returns:
         The lines of table1.csv.
     Raises:
-        MetricsError: none, none with a value, or some that contradict each other (`hamflow.report.collect`).
+        MetricsError: none, none with a value, or some that contradict each other (`hamflow.pipeline.records`).
     """
     folders = [metrics] if isinstance(metrics, str | Path) else list(metrics)
-    found = [path for path in find(folders) if settings is None or path.stem in settings]
+    found = find(folders, settings)
     if not found:
         raise MetricsError(
             f"there are no metrics in {', '.join(map(str, folders))}",
             fix="run the experiment first: `snakemake --cores 2`, or `hamflow evaluate --help`",
         )
-    results = collect(found)
+    results = [read(path) for path in found]
+    check_together(results)
     rows = aggregate(results)
     if not rows:
         raise MetricsError("no metric has a value", fix="look at the metrics: `null` stands where one does not apply")
@@ -63,7 +64,7 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[
     return rows
 
 
-def aggregate(results: Sequence[Result]) -> list[Row]:
+def aggregate(results: Sequence[Record]) -> list[Row]:
     """One line for each (data set, method, setting, metric), over the seeds.
 
     Sorted by data set, conditional, method (the paper's order, then by name, the bound last), sampler, NFE, metric. `seeds`
@@ -71,10 +72,10 @@ def aggregate(results: Sequence[Result]) -> list[Row]:
     where it has none; `nfe` of an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's
     metric used.
     """
-    groups: dict[tuple, list[tuple[Result, Mapping[str, Any]]]] = {}
+    groups: dict[tuple, list[tuple[Record, Metric]]] = {}
     for result in results:
         for name, metric in result.metrics.items():
-            if metric["value"] is not None:  # it does not apply to these samples
+            if metric.value is not None:  # it does not apply to these samples
                 key = (result.dataset, result.conditional, paper.order(result.method), result.sampler)
                 groups.setdefault((*key, result.setting, name), []).append((result, metric))
     lines = [(_sort_key(key, members), _row(key[-1], members)) for key, members in groups.items()]
@@ -130,19 +131,19 @@ def _is_line(row: Row) -> bool:
         return False
 
 
-def _sort_key(key: tuple, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> tuple:
+def _sort_key(key: tuple, members: Sequence[tuple[Record, Metric]]) -> tuple:
     dataset, conditional, method, sampler, setting, metric = key
     return dataset, conditional, method, sampler, _nfe(members), setting, metric
 
 
-def _nfe(members: Sequence[tuple[Result, Mapping[str, Any]]]) -> float:
+def _nfe(members: Sequence[tuple[Record, Metric]]) -> float:
     return statistics.fmean(result.nfe for result, _ in members)
 
 
-def _row(name: str, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> Row:
+def _row(name: str, members: Sequence[tuple[Record, Metric]]) -> Row:
     result, metric = members[0]
-    values = [float(m["value"]) for _, m in members]
-    spread = statistics.stdev(values) if len(values) > 1 else metric.get("standard_error")
+    values = [m.value for _, m in members]
+    spread = statistics.stdev(values) if len(values) > 1 else metric.standard_error
     nfe = _nfe(members)
     known = paper.published(result.dataset, result.conditional, result.method, nfe, name)
     return {
@@ -154,8 +155,8 @@ def _row(name: str, members: Sequence[tuple[Result, Mapping[str, Any]]]) -> Row:
         "sampler": result.sampler,
         "nfe": f"{nfe:g}",
         "metric": name,
-        "features": metric["features"],
-        "n_samples": str(min(m["n"] for _, m in members)),
+        "features": metric.features,
+        "n_samples": str(min(m.n for _, m in members)),
         "seeds": str(len(members)),
         "mean": repr(statistics.fmean(values)),
         "std": "" if spread is None else repr(spread),

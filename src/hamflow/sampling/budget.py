@@ -1,29 +1,20 @@
 """What each sampler costs: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
 
-from hamflow.errors import ConfigurationError, nearest
+from hamflow.errors import ConfigurationError
+from hamflow.sampling.solvers import SOLVERS, get
 
 ADAPTIVE = "auto"  # the budget of a sampler that chooses its own steps and reports what it spent
-
-# NFE of `steps` steps = slope * steps + offset. Heun's last interval is an Euler step (Karras et al. 2022, algorithm 1).
-_COST: dict[str, tuple[int, int]] = {
-    "euler": (1, 0),
-    "heun": (2, -1),
-    "midpoint": (2, 0),
-    "rk4": (4, 0),
-    "multistep": (1, 0),
-    "dopri5": (0, 0),
-}
 
 
 def names() -> list[str]:
     """The samplers."""
-    return list(_COST)
+    return list(SOLVERS)
 
 
 def nfe_of(sampler: str, steps: int) -> int:
     """Network evaluations that `steps` steps of a fixed-step sampler cost."""
-    slope, offset = _cost(sampler)
-    return slope * steps + offset
+    solver = get(sampler)
+    return solver.slope * steps + solver.offset
 
 
 def steps_for(sampler: str, nfe: int | str) -> int | str:
@@ -32,7 +23,7 @@ def steps_for(sampler: str, nfe: int | str) -> int | str:
     Raises:
         ConfigurationError: an unknown sampler, or a budget that it cannot spend exactly; names the nearest possible.
     """
-    slope, offset = _cost(sampler)
+    _, slope, offset, _ = get(sampler)
     if slope == 0 or nfe == ADAPTIVE:
         if slope == 0 and nfe == ADAPTIVE:
             return ADAPTIVE
@@ -50,12 +41,6 @@ def steps_for(sampler: str, nfe: int | str) -> int | str:
         why="a budget that is not spent exactly would compare methods at different cost",
         fix=f"use {' or '.join(map(str, possible))}",
     )
-
-
-def _cost(sampler: str) -> tuple[int, int]:
-    if sampler not in _COST:
-        raise ConfigurationError(f"unknown sampler '{sampler}'", fix=nearest(sampler, _COST))
-    return _COST[sampler]
 
 
 def _formula(slope: int, offset: int) -> str:

@@ -1,17 +1,56 @@
 """Solvers of dx/dt = V(x, t): one signature, state in float64, an exact number of evaluations."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hamflow.errors import ConfigurationError, nearest
-from hamflow.sampling.budget import names
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
+if TYPE_CHECKING:  # the parameters, which name samplers and their budgets, are checked without torch
+    from torch import Tensor
+
+    Velocity = Callable[[Tensor, Tensor], Tensor]
+    Integrate = Callable[[Velocity, Tensor, Tensor], Tensor]
+
+
+class Solver(NamedTuple):
+    """A sampler: its function, and what is true of it.
+
+    Fields:
+        integrate: (velocity, x, times) -> x at the last of the times.
+        slope, offset: `steps` steps cost slope * steps + offset evaluations; slope 0 for one that chooses its own steps.
+        order: of its global error in the step, None for one that chooses its own steps.
+    """
+
+    integrate: Integrate
+    slope: int
+    offset: int
+    order: int | None
+
+
+SOLVERS: dict[str, Solver] = {}
+
+
+def register(slope: int, offset: int = 0, order: int | None = None) -> Callable[[Integrate], Integrate]:
+    """Decorator: enter a function as the sampler of its name; see `Solver`."""
+
+    def enter(integrate: Integrate) -> Integrate:
+        SOLVERS[integrate.__name__] = Solver(integrate, slope, offset, order)
+        return integrate
+
+    return enter
+
+
+def get(name: str) -> Solver:
+    """The sampler of that name. Raises ConfigurationError, naming the nearest."""
+    if name not in SOLVERS:
+        raise ConfigurationError(f"unknown sampler '{name}'", fix=nearest(name, SOLVERS))
+    return SOLVERS[name]
+
 
 MULTISTEP_ORDER = 3
 DOPRI5_TOLERANCE = 1e-5  # relative and absolute, data units
@@ -30,14 +69,15 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     Raises:
         ConfigurationError: an unknown sampler, or times that are not strictly monotone.
     """
-    if name not in SOLVERS:
-        raise ConfigurationError(f"unknown sampler '{name}'", fix=nearest(name, SOLVERS))
+    import torch
+
+    solver = get(name)
     times = torch.as_tensor(times, dtype=torch.float64)
     steps = times.diff()
     if len(times) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ConfigurationError(f"a time grid must be strictly monotone and have at least 2 points, got {times.tolist()}")
     # float32 rounding of the state would hide the truncation error of the later steps
-    return SOLVERS[name](velocity, x.double(), times.to(x.device))
+    return solver.integrate(velocity, x.double(), times.to(x.device))
 
 
 class CountedVelocity:
@@ -56,6 +96,7 @@ def count_evaluations(velocity: Velocity) -> CountedVelocity:
     return CountedVelocity(velocity)
 
 
+@register(slope=1, order=1)
 def euler(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """First order, one evaluation a step."""
     for t, t_next in _intervals(times):
@@ -63,6 +104,7 @@ def euler(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return x
 
 
+@register(slope=2, offset=-1, order=2)
 def heun(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """Second order (trapezoidal), two evaluations a step but one in the last: Karras et al. 2022, algorithm 1 without churn."""
     intervals = _intervals(times)
@@ -72,6 +114,7 @@ def heun(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return euler(velocity, x, times[-2:])
 
 
+@register(slope=2, order=2)
 def midpoint(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """Second order, two evaluations a step."""
     for t, t_next in _intervals(times):
@@ -80,6 +123,7 @@ def midpoint(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return x
 
 
+@register(slope=4, order=4)
 def rk4(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """The classical fourth-order Runge-Kutta method, four evaluations a step."""
     for t, t_next in _intervals(times):
@@ -92,6 +136,7 @@ def rk4(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     return x
 
 
+@register(slope=1, order=2)  # its Euler start has an error h^2
 def multistep(velocity: Velocity, x: Tensor, times: Tensor, order: int = MULTISTEP_ORDER) -> Tensor:
     """Adams-Bashforth on a non-uniform grid, one evaluation a step; the order grows from 1 as slopes become known.
 
@@ -117,6 +162,7 @@ def adams_bashforth_weights(times: list[float]) -> list[float]:
     return np.linalg.solve(nodes[None, :] ** powers[:, None], 1 / (powers + 1)).tolist()
 
 
+@register(slope=0)
 def dopri5(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     """Adaptive Dormand-Prince 5(4) through torchdiffeq; the worst sample of the batch chooses the steps."""
     from torchdiffeq import odeint
@@ -138,6 +184,3 @@ def dopri5(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
 
 def _intervals(times: Tensor) -> list[tuple[Tensor, Tensor]]:
     return list(itertools.pairwise(times))
-
-
-SOLVERS: dict[str, Solver] = {name: globals()[name] for name in names()}  # each is the function above of that name

@@ -16,7 +16,6 @@ import torch
 
 from hamflow import draws, flows
 from hamflow.flows import LinearFlow
-from hamflow.flows.base import Velocity
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.report import style
 from hamflow.sampling import solve
@@ -36,25 +35,9 @@ LINE = {"linewidths": 1.4, "zorder": 4}
 DOT = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 5}
 
 
-def analytic_velocity(flow: LinearFlow, law: GaussianMixture) -> Velocity:
-    """V(x, t) = E[v_t | x_t = x] of a linear flow from a mixture, exact; x [N, D], t scalar or [N]."""
-
-    def velocity(x: torch.Tensor, t: float | torch.Tensor) -> torch.Tensor:
-        a, b, a_dot, b_dot = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
-        return law.regress(x, (a, b), (a_dot, b_dot))
-
-    return velocity
-
-
-def marginal(flow: LinearFlow, law: GaussianMixture, t: float) -> GaussianMixture:
-    """The law of x_t, another mixture."""
-    a, b, _, _ = (float(c) for c in flow.coefficients(torch.tensor(t, dtype=torch.float64)))
-    return GaussianMixture(law.weights, a * law.means, ((a * law.sds) ** 2 + b**2).sqrt())
-
-
 def backward_paths(flow: LinearFlow, law: GaussianMixture, x_end: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """Solutions of dx/dt = V(x, t) at decreasing times, from x_end [N, D] at times[0]: [len(times), N, D]."""
-    velocity, path = analytic_velocity(flow, law), [x_end.double()]
+    velocity, path = law.velocity_under(flow), [x_end.double()]
     for interval in pairwise(times):
         path.append(solve("rk4", velocity, path[-1], torch.stack(interval)))
     return torch.stack(path)
@@ -112,10 +95,10 @@ def _draw_phase_space(axes: Any, flow: LinearFlow) -> None:
 def _draw_generation(axes: Any, flow: LinearFlow) -> None:
     times = torch.linspace(flow.horizon, 0, FRAMES, dtype=torch.float64)
     levels = (torch.arange(TRAJECTORIES, dtype=torch.float64) + 0.5) / TRAJECTORIES
-    x_end = marginal(flow, MIXTURE, flow.horizon).quantile(levels)[:, None]
+    x_end = MIXTURE.carried_by(flow, flow.horizon).quantile(levels)[:, None]
     paths = backward_paths(flow, MIXTURE, x_end, times)[..., 0]
     grid = torch.linspace(-REACH, REACH, 281, dtype=torch.float64)
-    density = torch.stack([marginal(flow, MIXTURE, float(t)).log_prob(grid[:, None]).exp() for t in times.flip(0)])
+    density = torch.stack([MIXTURE.carried_by(flow, float(t)).log_prob(grid[:, None]).exp() for t in times.flip(0)])
     density = density / density.max(1, keepdim=True).values
     axes.imshow(
         density.T.numpy(),
