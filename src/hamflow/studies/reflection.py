@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from hamflow import flows
+from hamflow.draws import unit_noise
 from hamflow.laws.reflected_checkerboard import HIGH, LOW, ReflectedCheckerboard
 from hamflow.report import style
 from hamflow.report.points import cloud
-from hamflow.sampling import solve, unit_noise
+from hamflow.sampling import solve
 
 FRAMES = (3.0, 2.25, 1.5, 0.75, 0.0)  # the paper's
 POINTS = 4000
