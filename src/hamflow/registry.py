@@ -1,14 +1,40 @@
-"""Objects found by name: a new one is one file with one decorator."""
+"""Objects found by name: a new one is one file with one decorator.
+
+The options of an object are one struct, from which come their defaults, types and ranges, and the error about a mistake.
+"""
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+import types
+from collections.abc import Callable, Mapping
+from reprlib import Repr
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
 
 from hamflow.errors import ConfigurationError, nearest
 
 T = TypeVar("T", bound=Callable[..., Any])
+
+# types of options
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]  # becomes part of a path
+Auto = Literal["auto"]  # what fits the data
+
+WHY_NAMES = "a name becomes part of a path below results/ and checkpoints/, which it must not leave"
+FIX_NAMES = "lower-case letters, digits, _ and -, at most 64, and a letter or digit first"
+
+_short = Repr()
+_short.maxstring = _short.maxother = 80
+
+
+class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A closed set of options with their types, ranges and defaults."""
 
 
 class Registry(Generic[T]):
@@ -17,11 +43,13 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is, in a user's words ("flow").
         package: the package whose modules register entries.
+        given: the arguments that are the caller's, no options.
     """
 
-    def __init__(self, kind: str, package: str):
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, given: tuple[str, ...] = ()):
+        self.kind, self.package, self.given = kind, package, given
         self._entries: dict[str, T] = {}
+        self._options: dict[Any, type[Struct]] = {}
         self._complete = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -37,21 +65,55 @@ class Registry(Generic[T]):
         """The registered names, sorted."""
         return sorted(self._all())
 
-    def get(self, name: str) -> T:
+    def get(self, name: str, where: str = "") -> T:
         """The entry of that name. Raises ConfigurationError, naming the nearest."""
         entries = self._all()
-        if name not in entries:
-            raise ConfigurationError(f"unknown {self.kind} '{name}'", fix=nearest(name, entries))
+        if not isinstance(name, str) or name not in entries:
+            at = f"`{where}`: " if where else ""
+            raise ConfigurationError(f"{at}unknown {self.kind} {_short.repr(name)}", fix=nearest(str(name), entries))
         return entries[name]
 
+    def options(self, name: str) -> type[Struct]:
+        """The struct of an entry's options: the entry itself, or what its annotated signature says."""
+        entry: Any = self.get(name)
+        if isinstance(entry, type) and issubclass(entry, Struct):
+            return entry
+        if entry not in self._options:
+            self._options[entry] = _struct_of(name, entry, self.given)
+        return self._options[entry]
+
+    def check(self, name: str, options: Mapping[str, Any], where: str = "") -> Struct:
+        """The options of an entry, without building it.
+
+        Args:
+            where: the key of the parameters at which they stand.
+        Raises:
+            ConfigurationError: an unknown name or option, naming the nearest; a type or value that cannot be.
+        """
+        self.get(name, where)
+        return convert(self.options(name), options, where, f"{self.kind} '{name}'")
+
+    def entry(self, key: str) -> Any:
+        """The type of a parameter that names an entry: {key: name, option: value, ...}."""
+        return Annotated[dict[str, Any], Meta(extra={"check": lambda value, where: self._check_entry(key, value, where)})]
+
+    def name(self) -> Any:
+        """The type of a parameter that is the name of an entry."""
+        return Annotated[str, Meta(extra={"check": self.get})]
+
     def build(self, name: str, /, *args: Any, **options: Any) -> Any:
-        """Call the entry; options that it does not take are a ConfigurationError that names the nearest."""
+        """Call the entry (for a struct: make it) with checked options."""
         entry = self.get(name)
-        known = inspect.signature(entry).parameters
-        for option in options:
-            if option not in known:
-                raise ConfigurationError(f"{self.kind} '{name}' has no option '{option}'", fix=nearest(option, known))
-        return entry(*args, **options)
+        checked = self.check(name, {key: value for key, value in options.items() if key not in self.given}, name)
+        return checked if type(checked) is entry else entry(*args, **options)
+
+    def _check_entry(self, key: str, value: Mapping[str, Any], where: str) -> None:
+        if key not in value:
+            raise ConfigurationError(
+                f"`{where}` lacks `{key}`, the name of a {self.kind}", fix=f"Known: {', '.join(self.names())}."
+            )
+        self.get(value[key], f"{where}.{key}")
+        self.check(value[key], {name: option for name, option in value.items() if name != key}, where)
 
     def _all(self) -> dict[str, T]:
         if not self._complete:
@@ -59,3 +121,92 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
                 importlib.import_module(f"{self.package}.{module.name}")
         return self._entries
+
+
+def convert(kind: Any, value: Any, where: str, of: str = "") -> Any:
+    """A value as a type says, structs and mappings key by key.
+
+    Args:
+        kind: a struct, a mapping or what `msgspec.convert` takes.
+        where: the key of the parameters at which the value stands. of: the owner of the keys, for the error.
+    Raises:
+        ConfigurationError: names the key, the value found and what is legal.
+    """
+    inner = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(inner) is dict and isinstance(value, Mapping) and get_args(inner)[1] is not Any:
+        keys, values = get_args(inner)
+        return {
+            convert(keys, key, f"{where}: {_short.repr(key)}"): convert(values, v, _at(where, key)) for key, v in value.items()
+        }
+    if isinstance(inner, type) and issubclass(inner, Struct):
+        return _convert_struct(inner, value, where, of)
+    try:
+        found = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _mistake(kind, value, where, str(error)) from None
+    for meta in get_args(kind)[1:] if inner is not kind else ():
+        if meta.extra:
+            meta.extra["check"](value, where)
+    return found
+
+
+def _convert_struct(kind: type[Struct], value: Any, where: str, of: str) -> Struct:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"`{where}` = {_short.repr(value)}, but a mapping of keys to values is expected")
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    owner = f" of {of}" if of else ""
+    for key in value:
+        if key not in fields and kind.__struct_config__.forbid_unknown_fields:
+            raise ConfigurationError(
+                f"unknown key `{_at(where, key)}`{owner}",
+                why="a misspelt key would silently leave the default",
+                fix=nearest(str(key), fields) if fields else "there are no options",
+            )
+    if missing := [name for name, field in fields.items() if field.required and name not in value]:
+        raise ConfigurationError(f"`{_at(where, missing[0])}`{owner} is missing", fix="params.yaml shows every key")
+    found = {name: convert(fields[name].type, v, _at(where, name)) for name, v in value.items() if name in fields}
+    try:
+        return kind(**found)
+    except ValueError as error:
+        raise ConfigurationError(f"`{where}` {error}") from error
+
+
+def _at(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def _mistake(kind: Any, value: Any, where: str, message: str) -> ConfigurationError:
+    what = f"`{where}` = {_short.repr(value)}"
+    if kind is Name:
+        return ConfigurationError(f"{what} is no name", why=WHY_NAMES, fix=FIX_NAMES)
+    legal = list(_literals(kind))
+    if message.startswith("Invalid enum value") and isinstance(value, str):
+        return ConfigurationError(f"{what} is not one of its legal values", fix=nearest(value, legal))
+    also = f" (or {', '.join(map(repr, legal))})" if legal else ""
+    reason = message.replace("`", "").replace(" - at $", " at ")
+    return ConfigurationError(f"{what}: {reason}{also}", fix="params.yaml has a comment on each key's legal values")
+
+
+def _literals(kind: Any) -> Any:
+    """The texts that a type allows besides other values."""
+    if get_origin(kind) is Literal:
+        yield from (value for value in get_args(kind) if isinstance(value, str))
+    elif get_origin(kind) in (Annotated, Union, types.UnionType, list, tuple):
+        for part in get_args(kind):
+            yield from _literals(part)
+
+
+def _struct_of(name: str, entry: Any, given: tuple[str, ...]) -> type[Struct]:
+    """The struct of the annotated arguments of a function or class, but for those that are given."""
+    hints = get_type_hints(entry.__init__ if isinstance(entry, type) else entry, include_extras=True)
+    fields: list[Any] = []
+    for parameter in inspect.signature(entry).parameters.values():
+        if parameter.name in given:
+            continue
+        default = parameter.default
+        if default is parameter.empty:
+            default = msgspec.NODEFAULT
+        elif isinstance(default, dict | list | set):
+            default = msgspec.field(default_factory=lambda value=default: type(value)(value))
+        fields.append((parameter.name, hints.get(parameter.name, Any), default))
+    return msgspec.defstruct(name, fields, bases=(Options,), kw_only=True)

@@ -261,6 +261,7 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
 def test_a_collection_that_changes_while_it_is_read_is_refused(zipped):
     path = zipped({"a.png": encoded(pixels(4, 4)), "b.png": encoded(pixels(4, 4))})
     source = data.build("images", {"path": str(path), "resolution": 4})
+    assert source.class_names() == ()
     zipped({"a.png": encoded(pixels(4, 4))})
     with pytest.raises(DataError, match="changed while it was read: b.png went"):
         source.read()

@@ -151,7 +151,7 @@ def test_the_law_survives_the_manifest(tmp_path):
         ("rings", {"seed": -1}, "seed"),
         ("rings", {"sd": 0.0}, "sd"),
         ("gaussian_mixture", {"weights": [0.5, 0.5]}, "weights"),
-        ("gaussian_mixture", {"sds": [0.1, 0.1, -0.1]}, "positive"),
+        ("gaussian_mixture", {"sds": [0.1, 0.1, -0.1]}, "> 0"),
         ("gaussian_mixture", {"means": "here"}, "means"),
     ],
 )
@@ -300,7 +300,9 @@ def with_classes(monkeypatch, count):
 
     @data.sources.register("many")
     def many() -> Source:
-        return Source("image", lambda: (grey, np.arange(count)), (-1.0, 1.0), licence="-", origin="a test", class_names=names)
+        return Source(
+            "image", lambda: (grey, np.arange(count)), (-1.0, 1.0), licence="-", origin="a test", class_names=lambda: names
+        )
 
 
 def test_as_many_classes_as_imagenet_21k_has_are_read_back(tmp_path, monkeypatch):

@@ -99,10 +99,10 @@ def test_options_rebuild_the_flow(flow):
     [
         ({"name": "oscilation"}, "Did you mean 'oscillation'"),
         ({"name": "oscillation", "alpa": 1.0}, "Did you mean 'alpha'"),
-        ({"name": "oscillation", "alpha": 0.0}, "must be a number > 0"),
-        ({"name": "diffusion", "horizon": "long"}, "must be a number > 0"),
+        ({"name": "oscillation", "alpha": 0.0}, "`oscillation.alpha` = 0.0: Expected float > 0"),
+        ({"name": "diffusion", "horizon": "long"}, "`diffusion.horizon` = 'long': Expected float"),
         ({"name": "reflection", "low": -0.5, "high": 0.5}, "does not contain the data"),
-        ({"name": "reflection", "speed": -1.0}, "must be a number > 0"),
+        ({"name": "reflection", "speed": -1.0}, "`reflection.speed` = -1.0: Expected float > 0"),
     ],
 )
 def test_an_impossible_entry_is_refused_and_says_why(entry, message):

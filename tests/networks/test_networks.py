@@ -77,8 +77,8 @@ def test_labels_are_given_exactly_when_they_are_wanted(spec, shape):
     [
         ({**UNET, "multipliers": [1, 1, 1]}, (1, 10, 10), "halved 2 times"),
         ({**UNET, "attention": [5]}, (1, 8, 8), r"resolutions are \[8, 4\]"),
-        (MLP, (1, 8, 8), "unet for images"),
-        (UNET, (2,), "unet for images, mlp for points"),
+        (MLP, (1, 8, 8), "`network`: unet"),
+        (UNET, (2,), "`network`: mlp"),
         ({**MLP, "kind": "mpl"}, (2,), "Did you mean 'mlp'"),
         ({**MLP, "widht": 3}, (2,), "Did you mean 'width'"),
     ],

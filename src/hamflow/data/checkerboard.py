@@ -1,11 +1,11 @@
 """Points on the checkerboard."""
 
-from hamflow.data.sources import Source, points_of, register
+from hamflow.data.sources import Rows, Seed, Source, points_of, register
 from hamflow.laws.checkerboard import HALF, CheckerboardDensity
 
 
 @register("checkerboard")
-def checkerboard(count: int = 50000, seed: int = 0) -> Source:
+def checkerboard(count: Rows = 50000, seed: Seed = 0) -> Source:
     """Uniform on the black cells of the 4 x 4 board in [-2, 2]^2; the box is the state space of reflection.
 
     Args:

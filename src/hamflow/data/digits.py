@@ -21,10 +21,11 @@ def digits() -> Source:
     return Source(
         "image",
         _read,
+        shape=(1, SIDE, SIDE),
         box=(-1.0, 1.0),
         licence="BSD-3-Clause (as part of scikit-learn)",
         origin="scikit-learn, load_digits: UCI Optical Recognition of Handwritten Digits, test part",
-        class_names=tuple("0123456789"),
+        class_names=lambda: tuple("0123456789"),
         digest=lambda: sha256_of(_file()),
     )
 

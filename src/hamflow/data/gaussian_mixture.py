@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from hamflow.data.sources import Source, points_of, register
+from hamflow.data.sources import Rows, Seed, Source, points_of, register
 from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
+from hamflow.registry import Positive
 
 MEANS = ((1.5, 0.0), (-1.0, 1.3), (-1.0, -1.3))
 SDS = (0.6, 0.6, 0.6)
@@ -14,11 +15,11 @@ REACH = 6.0  # standard deviations: 2e-9 of the mass lies beyond
 
 @register("gaussian_mixture")
 def gaussian_mixture(
-    count: int = 50000,
-    seed: int = 0,
+    count: Rows = 50000,
+    seed: Seed = 0,
     means: Sequence[Sequence[float]] = MEANS,
-    sds: Sequence[float] = SDS,
-    weights: Sequence[float] = WEIGHTS,
+    sds: Sequence[Positive] = SDS,
+    weights: Sequence[Positive] = WEIGHTS,
 ) -> Source:
     """sum_k w_k N(m_k, s_k^2 I); the default has three components of Fisher information 4.67.
 

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from msgspec import Meta
 
 from hamflow.data.archives import members
 from hamflow.data.sources import Source, register
-from hamflow.errors import ConfigurationError, DataError
+from hamflow.errors import DataError
 from hamflow.files import fingerprint, sha256_of
 from hamflow.progress import Progress
 
@@ -22,7 +23,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PNG = b"\x89PNG"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel: others have no agreed grey levels
-FILTERS = ("lanczos", "box", "bicubic", "bilinear")
+Filter = Literal["lanczos", "box", "bicubic", "bilinear"]
+FILTERS = get_args(Filter)
 LARGEST_RESOLUTION = 1024  # pixels, of the data set
 MOST_PIXELS = 2**26  # of an image before it is reduced: 8192 x 8192
 LARGEST_ARRAY = 2**38  # bytes of all images as they are stored, 256 GiB
@@ -32,7 +34,11 @@ WHY = "every image becomes a part of what the model learns and is measured again
 
 @register("images")
 def images(
-    path: str = "", resolution: int = 0, channels: int = 3, filter: str = "lanczos", licence: str = "not stated"
+    path: Annotated[str, Meta(min_length=1)],
+    resolution: Annotated[int, Meta(ge=1, le=LARGEST_RESOLUTION)],
+    channels: Literal[1, 3] = 3,
+    filter: Filter = "lanczos",
+    licence: str = "not stated",
 ) -> Source:
     """Images of any size, made square: turned upright, cropped to the middle, reduced or enlarged to `resolution`.
 
@@ -50,24 +56,15 @@ def images(
         DataError: an archive that is damaged or does harm (see `hamflow.data.archives`), an image that cannot be decoded, is
             truncated, animated or too large; images that lie partly in folders and partly not; none at all.
     """
-    if not isinstance(path, str) or not path:
-        raise ConfigurationError(f"option `path` = {path!r} is not the path of a folder or archive")
-    if isinstance(resolution, bool) or not isinstance(resolution, int) or not 1 <= resolution <= LARGEST_RESOLUTION:
-        raise ConfigurationError(f"option `resolution` = {resolution!r} is not an integer from 1 to {LARGEST_RESOLUTION}")
-    if type(channels) is not int or channels not in (1, 3):
-        raise ConfigurationError(f"option `channels` = {channels!r} is neither 1 (grey) nor 3 (RGB)")
-    if filter not in FILTERS:
-        raise ConfigurationError(f"option `filter` = {filter!r} is not one of {', '.join(FILTERS)}")
-    if not isinstance(licence, str):
-        raise ConfigurationError(f"option `licence` = {licence!r} is not a text")
     collection = _Collection(Path(path))
     return Source(
         "image",
         read=lambda: collection.read(resolution, channels, filter),
+        shape=(channels, resolution, resolution),
         box=(-1.0, 1.0),
         licence=licence,
         origin=f"images of {path}, cropped to squares and resized to {resolution} x {resolution} ({filter})",
-        class_names=collection.class_names,
+        class_names=lambda: collection.class_names,
         digest=lambda: collection.digest,
     )
 

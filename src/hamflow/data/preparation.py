@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hamflow import draws
-from hamflow.data.sources import Source, build
+from hamflow.data.sources import Source, build_split
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import save_array, sha256_of, untrusted, write_json
 
@@ -25,8 +25,7 @@ DIGITS = 12  # of sigma_data: the last ones of a sum depend on the machine's vec
 def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
     """Write the data set of a `hamflow.config.dataset_spec` into a folder; equal specs give equal bytes.
 
-    The option `holdout`, a fraction in [0, 1), default 0, is every source's: with it the rows are shuffled,
-    training rows come first and the rest are the test part.
+    With the option `holdout` the rows are shuffled, training rows come first and the rest are the test part.
 
     Returns:
         the manifest.
@@ -35,10 +34,9 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         DataError: the source is not there, is corrupted, leaves its own box, or all its values are the same; more classes
             than a manifest may hold.
     """
-    options = dict(spec["options"])
-    holdout = _check_holdout(options.pop("holdout", 0))
-    source = build(spec["source"], options)
-    _check_describable(spec, source)
+    source, holdout = build_split(spec["source"], spec["options"])
+    class_names = source.class_names()
+    _check_describable(spec, class_names)
     array, labels = _checked(spec["name"], source, *source.read())
     array, labels, split = _split(array, labels, holdout)
     sigma = _sigma(spec["name"], source.kind, array[: split["train"]])
@@ -65,8 +63,8 @@ def prepare(spec: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
         "shape": list(model_shape(source.kind, array.shape[1:])),
         "count": len(array),
         "split": split,
-        "classes": len(source.class_names),
-        "class_names": list(source.class_names),
+        "classes": len(class_names),
+        "class_names": list(class_names),
         "sigma_data": sigma,
         "box": list(source.box),
         "sha256": digests,
@@ -87,15 +85,9 @@ def to_model(kind: str, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def _check_holdout(holdout: Any) -> float:
-    if isinstance(holdout, bool) or not isinstance(holdout, int | float) or not 0 <= holdout < 1:
-        raise ConfigurationError(f"option `holdout` = {holdout!r} is not a fraction in [0, 1)")
-    return float(holdout)
-
-
-def _check_describable(spec: Mapping[str, Any], source: Source) -> None:
+def _check_describable(spec: Mapping[str, Any], class_names: tuple[str, ...]) -> None:
     """Refuse, before anything is read, what `load` would refuse in the manifest; half of its bounds is for all else."""
-    described = json.dumps([spec["options"], source.class_names], indent=1)
+    described = json.dumps([spec["options"], class_names], indent=1)
     try:
         untrusted.parse_json(described, MOST_CHARACTERS // 2, MOST_VALUES // 2)
     except ValueError as error:
@@ -110,7 +102,7 @@ def _checked(name: str, source: Source, array: np.ndarray, labels: np.ndarray | 
     """What the source gave, if it keeps its promises; breaking one is the source's bug, but for the box."""
     assert array.dtype == DTYPES[source.kind]
     assert array.ndim == (4 if source.kind == "image" else 2)
-    assert (labels is not None) == bool(source.class_names)
+    assert (labels is not None) == bool(source.class_names())
     assert labels is None or (labels.dtype, labels.shape) == (np.int64, array.shape[:1])
     low, high = source.box
     edges = (-1.0, 1.0) if source.kind == "image" else (float(array.min()), float(array.max()))

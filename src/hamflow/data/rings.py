@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from hamflow.data.sources import Source, points_of, register
+from hamflow.data.sources import Rows, Seed, Source, points_of, register
 from hamflow.errors import ConfigurationError
 from hamflow.laws.rings import RingsDensity
+from hamflow.registry import Positive
 
 REACH = 6.0  # standard deviations
 
 
 @register("rings")
-def rings(count: int = 50000, seed: int = 0, radii: Sequence[float] = (1.0, 3.0), sd: float = 0.2) -> Source:
+def rings(count: Rows = 50000, seed: Seed = 0, radii: Sequence[Positive] = (1.0, 3.0), sd: Positive = 0.2) -> Source:
     """Rings of equal peak height; the default, radii 1 and 3 with sd 0.2, has entropy 3.03367.
 
     Args:

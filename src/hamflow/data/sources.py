@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from hamflow import draws
-from hamflow.errors import ConfigurationError
 from hamflow.laws.base import Density
-from hamflow.registry import Registry
+from hamflow.registry import Fraction, Registry, convert
+
+Rows = Annotated[int, Meta(ge=2)]  # how many a source makes
+Seed = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,11 @@ class Source:
         kind: "image" or "point".
         read: gives (array, labels), always the same: uint8 [N, H, W, C] or float32 [N, D]; int64 [N] or
             None.
+        shape: of one datum in model space, (C, H, W) or (D,), where the options tell it.
         box: (low, high) of every coordinate in model space; contains all the data.
         licence: of the data, "-" where there is none.
         origin: where the data come from, in words.
-        class_names: in the order of the labels; empty without classes.
+        class_names: gives the names in the order of the labels; none without classes.
         digest: gives the sha256 of the file that the data come from, once they are read; None where they are computed.
         density: the exact law, where it is known.
     """
@@ -33,9 +37,10 @@ class Source:
     box: tuple[float, float]
     licence: str
     origin: str
-    class_names: tuple[str, ...] = ()
+    class_names: Callable[[], tuple[str, ...]] = tuple
     digest: Callable[[], str] | None = None
     density: Density | None = None
+    shape: tuple[int, ...] | None = None
 
 
 _SOURCES: Registry = Registry("data source", "hamflow.data")
@@ -43,24 +48,27 @@ register = _SOURCES.register
 names = _SOURCES.names
 
 
-def build(name: str, options: Mapping[str, Any] | None = None) -> Source:
-    """The source of that name with its options (`holdout` is `prepare`'s, not the source's).
+def build(name: str, options: Mapping[str, Any] | None = None, where: str = "") -> Source:
+    """The source of that name with its options, not yet read.
 
+    Args:
+        where: the key of the parameters at which the options stand.
     Raises:
         ConfigurationError: an unknown source or option, or a value that cannot be.
     """
-    return _SOURCES.build(name, **(options or {}))
+    _SOURCES.check(name, options or {}, where)
+    return _SOURCES.get(name)(**(options or {}))
+
+
+def build_split(name: str, options: Mapping[str, Any], where: str = "options") -> tuple[Source, float]:
+    """The source and the option `holdout`, which every source has: the fraction of the rows that is the test part."""
+    rest = dict(options)
+    holdout = convert(Fraction, rest.pop("holdout", 0.0), f"{where}.holdout")
+    return build(name, rest, where), holdout
 
 
 def points_of(density: Density, *, count: int, seed: int, box: tuple[float, float], origin: str) -> Source:
-    """The source that draws `count` points of a law of `seed`.
-
-    Raises:
-        ConfigurationError: a count or seed that is no integer, count < 2, seed < 0.
-    """
-    for key, value, least in (("count", count, 2), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigurationError(f"option `{key}` = {value!r} is not an integer >= {least}")
+    """The source that draws `count` points of a law with the training stream of `seed`."""
 
     def read() -> tuple[np.ndarray, None]:
         return density.sample(count, draws.generator(seed, "data", "training")).numpy().astype(np.float32), None

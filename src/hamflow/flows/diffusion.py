@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hamflow.dynamics import drift, zero
 from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
+from hamflow.registry import Positive
 
 
 @FLOWS.register("diffusion")
@@ -20,7 +21,7 @@ class Diffusion(GaussianFlow):
 
     name = "diffusion"
 
-    def __init__(self, horizon: float = 80.0):
+    def __init__(self, horizon: Positive = 80.0):
         require_positive(self.name, horizon=horizon)
         self.horizon = float(horizon)
 

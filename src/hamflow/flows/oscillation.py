@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hamflow.dynamics import Harmonic, rotate
 from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
+from hamflow.registry import Auto, Positive
 
 
 @FLOWS.register("oscillation")
@@ -23,7 +24,7 @@ class Oscillation(GaussianFlow):
 
     name = "oscillation"
 
-    def __init__(self, alpha: float = 1.0):
+    def __init__(self, alpha: Positive | Auto = 1.0):
         require_positive(self.name, alpha=alpha)
         self.alpha = float(alpha)
         self.horizon = math.pi / (2 * self.alpha)  # alpha T = pi/2: x_T = v_0 / alpha, the data are gone exactly

@@ -10,6 +10,7 @@ from hamflow.dynamics import ElasticBox, broadcast, drift, fold, zero
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
 from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity, require_positive
+from hamflow.registry import Auto, Positive
 
 WIDTHS_TO_UNIFORM = 1.5  # S T / L: the slowest mode has decayed to 2 exp(-(pi 1.5)^2 / 2) = 3e-5
 
@@ -29,7 +30,13 @@ class Reflection(HamiltonianFlow):
 
     name = "reflection"
 
-    def __init__(self, low: float = -1.0, high: float = 1.0, speed: float = 1.0, horizon: float | None = None):
+    def __init__(
+        self,
+        low: float | Auto = -1.0,
+        high: float | Auto = 1.0,
+        speed: Positive = 1.0,
+        horizon: Positive | Auto | None = None,
+    ):
         if not low < high:
             raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
         require_positive(self.name, speed=speed)

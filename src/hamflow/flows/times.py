@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
-from hamflow.registry import Registry
+from hamflow.registry import Positive, Registry
 
-LAWS: Registry = Registry("time law", "hamflow.flows")
+LAWS: Registry = Registry("time law", "hamflow.flows", given=("flow", "u"))
 
 
 def draw_times(entry: dict, flow: HamiltonianFlow, u: Tensor) -> Tensor:
@@ -28,19 +27,12 @@ def uniform(flow: HamiltonianFlow, u: Tensor) -> Tensor:
 
 
 @LAWS.register("log_normal")
-def log_normal(flow: HamiltonianFlow, u: Tensor, mean: float, std: float) -> Tensor:
+def log_normal(flow: HamiltonianFlow, u: Tensor, mean: float, std: Positive) -> Tensor:
     """ln sigma ~ N(mean, std^2) for the noise-to-signal ratio sigma(t), data units (Karras et al. 2022)."""
-    _require_positive("std", std)
     return flow.time((mean + std * torch.special.ndtri(u)).exp())
 
 
 @LAWS.register("log_uniform")
-def log_uniform(flow: HamiltonianFlow, u: Tensor, decades: float) -> Tensor:
+def log_uniform(flow: HamiltonianFlow, u: Tensor, decades: Positive) -> Tensor:
     """t log-uniform on [T 10^-decades, T]."""
-    _require_positive("decades", decades)
     return flow.horizon * 10 ** (decades * (u - 1))
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"`times.{name}` must be > 0, got {value}")

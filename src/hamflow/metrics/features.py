@@ -54,7 +54,7 @@ class FeatureNetwork:
 
 
 POINTS = "points"  # the features of points: the points themselves
-_NETWORKS: Registry = Registry("feature network", "hamflow.metrics")
+_NETWORKS: Registry = Registry("feature network", "hamflow.metrics", given=("device",))
 _LABELS = {POINTS: "points"}
 names = _NETWORKS.names
 

@@ -9,8 +9,9 @@ from hamflow.errors import ConfigurationError
 from hamflow.networks.base import NETWORKS
 from hamflow.networks.mlp import MLP
 from hamflow.networks.unet import UNet
+from hamflow.registry import convert
 
-__all__ = ["MLP", "UNet", "build", "names"]
+__all__ = ["MLP", "UNet", "build", "check", "names"]
 
 
 def names() -> list[str]:
@@ -27,11 +28,23 @@ def build(spec: Mapping[str, Any], shape: tuple[int, ...], classes: int = 0) -> 
     Raises:
         ConfigurationError: a kind that does not fit the data, an unknown kind or option.
     """
-    options = dict(spec)
-    kind = NETWORKS.get(options.pop("kind"))
+    check(spec, shape)
+    return NETWORKS.build(spec["kind"], shape=shape, classes=classes, **_options(spec))
+
+
+def check(spec: Mapping[str, Any], shape: tuple[int, ...], where: str = "network") -> None:
+    """Raise ConfigurationError for a network that cannot be, or does not fit samples of that shape, without building it."""
+    convert(NETWORKS.entry("kind"), spec, where)
+    kind = NETWORKS.get(spec["kind"])
     if len(shape) != kind.sample_dims:
+        fitting = [name for name in names() if NETWORKS.get(name).sample_dims == len(shape)]
         raise ConfigurationError(
             f"network '{spec['kind']}' takes samples of {kind.sample_dims} dimensions, the data have shape {shape}",
-            fix="unet for images, mlp for points",
+            fix=f"`{where}`: {' or '.join(fitting)}",
         )
-    return NETWORKS.build(spec["kind"], shape=shape, classes=classes, **options)
+    if hasattr(kind, "check"):
+        kind.check(shape, **_options(spec))
+
+
+def _options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "kind"}

@@ -6,4 +6,4 @@ called by forward(x, noise_label, class_label=None) -> shaped like x.
 
 from hamflow.registry import Registry
 
-NETWORKS: Registry = Registry("network", "hamflow.networks")
+NETWORKS: Registry = Registry("network", "hamflow.networks", given=("shape", "classes"))

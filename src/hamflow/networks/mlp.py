@@ -1,8 +1,10 @@
 """A residual multilayer perceptron for points."""
 
 import math
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow.networks.base import NETWORKS
@@ -25,7 +27,14 @@ class MLP(nn.Module):
 
     sample_dims = 1
 
-    def __init__(self, shape: tuple[int, ...], classes: int = 0, width: int = 128, depth: int = 3, features: int = 8):
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        width: Annotated[int, Meta(ge=2, le=65536, multiple_of=2)] = 128,  # half of the noise embedding is sines, half cosines
+        depth: Annotated[int, Meta(ge=1, le=1024)] = 3,
+        features: Annotated[int, Meta(ge=0, le=1024)] = 8,
+    ):
         super().__init__()
         (dimension,) = shape
         self.features = features

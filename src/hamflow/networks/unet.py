@@ -1,14 +1,17 @@
 """A U-Net for images of 8x8 to 64x64: small and large settings are the same class."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow.errors import ConfigurationError
 from hamflow.networks.base import NETWORKS
 from hamflow.networks.blocks import Attention, ResidualBlock, group_norm, zeroed
 from hamflow.networks.embeddings import Conditioning
+from hamflow.registry import Count, Fraction
 
 CONDITION_PER_CHANNEL = 4  # width of the conditioning vector as a multiple of `channels`
 
@@ -36,16 +39,16 @@ class UNet(nn.Module):
         self,
         shape: tuple[int, ...],
         classes: int = 0,
-        channels: int = 128,
-        multipliers: Sequence[int] = (2, 2, 2),
-        blocks: int = 4,
-        attention: Sequence[int] = (16,),
-        dropout: float = 0.0,
+        channels: Annotated[int, Meta(ge=4, le=4096)] = 128,
+        multipliers: Annotated[Sequence[Annotated[int, Meta(ge=1, le=64)]], Meta(min_length=1, max_length=12)] = (2, 2, 2),
+        blocks: Annotated[int, Meta(ge=1, le=64)] = 4,
+        attention: Annotated[Sequence[Count], Meta(max_length=12)] = (16,),
+        dropout: Fraction = 0.0,
     ):
         super().__init__()
-        planes, height, width = shape
+        planes, height, _ = shape
         levels = len(multipliers)
-        _check_resolutions(height, width, levels, attention)
+        self.check(shape, multipliers, attention)
         condition = CONDITION_PER_CHANNEL * channels
         self.conditioning = Conditioning(condition, classes)
         self.enter = nn.Conv2d(planes, channels, 3, padding=1)
@@ -79,6 +82,24 @@ class UNet(nn.Module):
                 current = channels * multipliers[level]
         self.leave = nn.Sequential(group_norm(current), nn.SiLU(), zeroed(nn.Conv2d(current, planes, 3, padding=1)))
 
+    @staticmethod
+    def check(
+        shape: tuple[int, ...], multipliers: Sequence[int] = (2, 2, 2), attention: Sequence[int] = (16,), **_: Any
+    ) -> None:
+        """Raise ConfigurationError for images that the options do not fit."""
+        _, height, width = shape
+        halvings = len(multipliers) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise ConfigurationError(
+                f"images of {height}x{width} cannot be halved {halvings} times", fix="shorten `multipliers` of the network"
+            )
+        resolutions = [height >> level for level in range(len(multipliers))]
+        for resolution in attention:
+            if resolution not in resolutions:
+                raise ConfigurationError(
+                    f"attention at {resolution} pixels, but the resolutions are {resolutions}", fix="`attention` of the network"
+                )
+
     def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
         """x [N, C, H, W], noise_label [N], class_label int64 [N] -> [N, C, H, W]."""
         condition = self.conditioning(noise_label, class_label)
@@ -104,15 +125,3 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h = self.block(x, condition)
         return h if self.attention is None else self.attention(h)
-
-
-def _check_resolutions(height: int, width: int, levels: int, attention: Sequence[int]) -> None:
-    halvings = 2 ** (levels - 1)
-    if height % halvings or width % halvings:
-        raise ConfigurationError(
-            f"images of {height}x{width} cannot be halved {levels - 1} times", fix="shorten `multipliers` of the network"
-        )
-    resolutions = [height >> level for level in range(levels)]
-    for resolution in attention:
-        if resolution not in resolutions:
-            raise ConfigurationError(f"attention at {resolution} pixels, but the resolutions are {resolutions}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from hamflow.flows import HamiltonianFlow
 from hamflow.registry import Registry
 
-PARAMETERISATIONS: Registry = Registry("parameterisation", "hamflow.parameterisation")
+PARAMETERISATIONS: Registry = Registry("parameterisation", "hamflow.parameterisation", given=("flow", "sigma_data"))
 
 # Noise levels that a network is ever told; beyond them the optimal velocity does not change to visible precision
 # (Karras et al. 2022, table 1: sigma_min and sigma_max of the sampler).

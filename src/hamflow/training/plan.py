@@ -1,16 +1,13 @@
 """How a training goes on: the settings `training` of the parameters. Does not import torch."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import field
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Fraction = Annotated[float, Meta(ge=0, lt=1)]
-Count = Annotated[int, Meta(ge=1)]
+from hamflow.registry import Count, Fraction, NotNegative, Options, Positive
 
 
-class Player(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Player(Options, kw_only=True, frozen=True):
     """What one player may have of its own; None: as all."""
 
     learning_rate: Positive | None = None
@@ -18,7 +15,7 @@ class Player(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     gradient_clip: NotNegative | None = None
 
 
-class Training(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Training(Options, kw_only=True, frozen=True):
     """The length, the optimiser and the average of a training. Durations are in thousands of images (kimg)."""
 
     train_kimg: Positive = 200.0  # length, independent of the batch size
@@ -33,4 +30,4 @@ class Training(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     gradient_clip: NotNegative = 1.0  # largest gradient norm; 0: none
     report_kimg: Positive = 8.0  # a line of train.jsonl this often
     state_kimg: Positive = 32.0  # a resumable state this often
-    players: dict[str, Player] = {}  # {player: what it has of its own}
+    players: dict[str, Player] = field(default_factory=dict)  # {player: what it has of its own}

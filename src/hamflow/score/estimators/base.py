@@ -11,7 +11,7 @@ from torch import Tensor
 from hamflow.errors import ConfigurationError
 from hamflow.registry import Registry
 
-ESTIMATORS: Registry = Registry("estimator", "hamflow.score.estimators")
+ESTIMATORS: Registry = Registry("estimator", "hamflow.score.estimators", given=("x", "v", "times", "rng", "force"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics.forces import Force
+from hamflow.registry import Count
 from hamflow.score.estimators.base import Estimate, estimator, folds_of, pair_gain
 
 LENGTH_SCALES = (
@@ -24,8 +25,8 @@ def features(
     rng: np.random.Generator,
     *,
     force: Force | None = None,
-    features: int = 192,
-    folds: int = 4,
+    features: Count = 192,
+    folds: Count = 4,
 ) -> Estimate:
     """E[2 V . v - |V|^2] for V = W phi(x), W fitted by ridge regression at each time on the other folds.
 

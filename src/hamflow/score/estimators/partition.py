@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
+from hamflow.registry import Count
 from hamflow.score.estimators.base import Estimate, estimator
 
 HIGHEST_DIMENSION = 3
@@ -21,7 +22,7 @@ def binned(
     rng: np.random.Generator,
     *,
     force: Force | None = None,
-    bins: int | None = None,
+    bins: Count | None = None,
 ) -> Estimate:
     """sum_b (n_b / N) (|mean_b v|^2 - var_b v / n_b) over bins of equal count (SPEC 1.8): unbiased for E|E[v
     | bin]|^2.
@@ -45,7 +46,7 @@ def neighbours(
     rng: np.random.Generator,
     *,
     force: Force | None = None,
-    neighbours: int = 16,
+    neighbours: Count = 16,
 ) -> Estimate:
     """mean_i v_i . (mean of v over the nearest neighbours of x_i, itself excluded).
 
