@@ -33,7 +33,7 @@ def test_times_follow_their_law(name, entry, cdf):
     ("entry", "message"),
     [
         ({"law": "lognormal"}, "Did you mean 'log_normal'"),
-        ({"law": "log_normal", "mean": 0.0, "std": 0.0}, "must be > 0"),
+        ({"law": "log_normal", "mean": 0.0, "std": 0.0}, "Expected float > 0"),
         ({"law": "log_normal", "maen": 0.0, "std": 1.0}, "Did you mean 'mean'"),
     ],
 )

@@ -18,7 +18,7 @@ from hamflow.score import (
 )
 from hamflow.score.fields import FORMS
 
-PLAIN = {"kind": "plain", "width": 32, "depth": 2}
+PLAIN = {"kind": "small", "width": 32, "depth": 2}
 SHORT = HamiltonianSettings(steps=6, batch=32, state_every=2)
 
 

@@ -8,8 +8,9 @@ import torch
 
 from hamflow.dynamics import simulate
 from hamflow.laws.gaussian_toy import GaussianToy
+from hamflow.networks.small import Small
 from hamflow.score import denoising, explicit, gain, hamiltonian, implicit, sliced
-from hamflow.score.fields import PlainMLP, ScoreField, build_network
+from hamflow.score.fields import ScoreField, build_network
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 WEIGHTS = torch.from_numpy(WEIGHTS / WEIGHTS.sum())
@@ -27,7 +28,7 @@ def quadrature(s):
 
 
 def smooth_field(dimension):
-    network = PlainMLP((dimension,), width=16, depth=2).double()
+    network = Small((dimension,), width=16, depth=2).double()
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4, generator=generator)

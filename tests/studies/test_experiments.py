@@ -13,7 +13,7 @@ from hamflow.report.score import plot_score, tabulate_comparison
 from hamflow.studies import KINDS, gradients, run
 from hamflow.studies.comparison import COSTS
 
-NET = {"kind": "plain", "width": 32, "depth": 2}
+NET = {"kind": "small", "width": 32, "depth": 2}
 QUICK = {"steps": 20, "batch": 64}
 TINY = {
     "mixture": {"network": NET, "critic": NET, "hamiltonian": QUICK, "evaluation": 500, "grid": 9},

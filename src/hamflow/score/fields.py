@@ -1,13 +1,11 @@
 """Networks as score fields and as velocity predictors."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from hamflow import draws
+from hamflow import draws, networks
 from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, nearest
@@ -15,41 +13,9 @@ from hamflow.errors import ConfigurationError, nearest
 FORMS = ("plain", "scaled", "residual")
 
 
-class PlainMLP(nn.Module):
-    """A multilayer perceptron of [x, label] without position or time features: the cheapest network for
-    smooth 2-D fields.
-
-    Args: shape: (D,). width: of the hidden layers. depth: hidden layers.
-    """
-
-    def __init__(self, shape: tuple[int, ...], width: int = 128, depth: int = 3):
-        super().__init__()
-        if len(shape) != 1:
-            raise ConfigurationError(f"network 'plain' takes points, the data have shape {shape}", fix="use kind unet")
-        sizes = [shape[0] + 1, *[width] * depth]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.SiLU()]
-        # The last layer is not set to zero: with it at zero the others see no gradient at first, which Adam's
-        # long memory
-        # of squared gradients punishes for a thousand steps (min-max error .30 against .16 after 1000
-        # updates).
-        self.layers = nn.Sequential(*layers, nn.Linear(width, shape[0]))
-
-    def forward(self, x: Tensor, noise_label: Tensor, class_label: Tensor | None = None) -> Tensor:
-        """x [N, D], noise_label [N] or [1] -> [N, D]."""
-        return self.layers(torch.cat([x, noise_label.to(x).expand(len(x))[:, None]], dim=1))
-
-
 def build_network(spec: Mapping[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A network {kind: plain | mlp | unet, ...}, its initial weights a function of the seed; the global
-    generator is restored."""
-    options = dict(spec)
+    """The network of a parameter entry {kind, ...}, its weights a function of the seed; the global generator is restored."""
     with draws.seeded("cpu", seed, "weights of a field"):
-        if options.pop("kind", None) == "plain":
-            return PlainMLP(shape, **options)
-        from hamflow import networks
-
         return networks.build(spec, shape)
 
 

@@ -29,7 +29,7 @@ class Common:
     """
 
     mixture: dict[str, Any] = field(default_factory=lambda: dict(PILOT))
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
     seed: int = 0
     evaluation: int = 20_000
 

@@ -26,14 +26,14 @@ class Spec(base.Common):
     sigmas: of denoising; time: t of Hamiltonian score matching; integration_steps; samples: gradients;
     critic, critic_samples, critic_steps: of the near-optimal velocity predictor."""
 
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 32, "depth": 2})
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 32, "depth": 2})
     training_sigma: float = 0.3
     training: dict[str, Any] = field(default_factory=lambda: {"steps": 100, "learning_rate": 3e-3})
     sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
     time: float = 0.2
     integration_steps: int = 3
     samples: int = 8192
-    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
+    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
     critic_samples: int = 40_000
     critic_steps: int = 2000
 

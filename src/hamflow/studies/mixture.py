@@ -22,7 +22,7 @@ class Spec(base.Common):
     hamiltonian: settings of `HamiltonianSettings` that differ from its defaults; grid: arrows along a
         side."""
 
-    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 128, "depth": 3})
+    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
     form: str = "residual"  # its target hardly moves, so that one critic update for each of the score is enough
     hamiltonian: dict[str, Any] = field(default_factory=lambda: {"steps": 4000, "critic_steps": 1, "learning_rate": 3e-3})
     grid: int = 25

@@ -62,7 +62,7 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
     law, choice = spec.law(), recipe(draws.generator(spec.seed, "scatter", "recipe", index))
     data = law.sample(spec.data, draws.generator(spec.seed, "scatter", "data"))
     network = build_network(
-        {"kind": "plain", "width": choice["width"], "depth": choice["depth"]}, (law.dimension,), spec.seed + index
+        {"kind": "small", "width": choice["width"], "depth": choice["depth"]}, (law.dimension,), spec.seed + index
     )
     order = draws.generator(spec.seed, "scatter", "order", index).permutation(spec.data)
     batches = iter(np.array_split(order, -(-spec.data // choice["batch"])))

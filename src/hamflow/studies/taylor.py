@@ -18,14 +18,14 @@ class Spec(base.Common):
     times: of the discrepancy; samples; estimators: {name: options} of `hamiltonian_score_discrepancy`; steps:
         of integration."""
 
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "plain", "width": 64, "depth": 2})
+    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 64, "depth": 2})
     sigma: float = 0.3
     training: dict[str, Any] = field(default_factory=lambda: {"steps": 60, "learning_rate": 3e-3})
     times: tuple[float, ...] = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
     samples: int = 100_000
     estimators: dict[str, Any] = field(
         default_factory=lambda: {
-            "critic": {"critic": {"kind": "plain", "width": 128, "depth": 3}, "critic_steps": 3000, "critic_batch": 512},
+            "critic": {"critic": {"kind": "small", "width": 128, "depth": 3}, "critic_steps": 3000, "critic_batch": 512},
             "features": {},
         }
     )

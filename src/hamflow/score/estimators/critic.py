@@ -3,21 +3,25 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow.dynamics.forces import Force
-from hamflow.errors import ConfigurationError
+from hamflow.networks.base import NETWORKS
+from hamflow.registry import Count, Positive, convert
 from hamflow.score.estimators.base import Estimate, estimator, folds_of, pair_gain
 from hamflow.score.fields import VelocityPredictor, build_network
 from hamflow.score.objectives import gain
 from hamflow.training.adam import Adam
 
 Factory = Callable[[int], nn.Module]  # fold -> a new predictor (x, t, force) -> V
-SMALL = {"kind": "plain", "width": 64, "depth": 2}
+NETWORK = NETWORKS.entry("kind")
+CRITIC = Annotated[Any, Meta(extra={"check": lambda value, where: callable(value) or convert(NETWORK, value, where)})]
+SMALL = {"kind": "small", "width": 64, "depth": 2}
 
 
 @estimator("critic", antithetic=True)
@@ -28,11 +32,11 @@ def critic(
     rng: np.random.Generator,
     *,
     force: Force | None = None,
-    critic: Mapping[str, Any] | Factory = SMALL,
-    form: str = "scaled",
-    critic_steps: int = 1000,
-    critic_batch: int = 256,
-    learning_rate: float = 3e-3,
+    critic: CRITIC = SMALL,
+    form: Literal["plain", "scaled", "residual"] = "scaled",
+    critic_steps: Count = 1000,
+    critic_batch: Count = 256,
+    learning_rate: Positive = 3e-3,
 ) -> Estimate:
     """E[2 V . v - |V|^2], V a network for all times, trained on one half of the pairs and judged on the
     other, then the reverse.
@@ -42,13 +46,11 @@ def critic(
     that an overfitted V is damped. No sample is judged by what it was used for: the result is a lower bound
     of D in expectation.
     Args:
-        critic: a network spec {kind, ...} as of `hamflow.networks` (or {kind: plain, width, depth}), or a
+        critic: a network spec {kind, ...} as of `hamflow.networks` (or {kind: small, width, depth}), or a
             function of the half's number that makes a module (x, t, force) -> V. form: of the predictor made
             from a spec, see `VelocityPredictor`.
         critic_steps, critic_batch, learning_rate: of Adam, pairs a step, cosine decay, averaged weights.
     """
-    if critic_steps < 1 or critic_batch < 1:
-        raise ConfigurationError(f"a critic needs critic_steps and critic_batch >= 1, got {critic_steps} and {critic_batch}")
     units = x.shape[1] // 2
     quarter = folds_of(units, 4, rng)
     seed = int(rng.integers(2**31))
