@@ -12,7 +12,7 @@ from hamflow.sampling import solve, time_grid
 
 class CosineLaw:
     """p_t(x) = (1 + sum_n c_n e^{-(n pi S t / L)^2 / 2} cos(n pi (x - low) / L)) / L: a law in a box under the reflected heat
-    kernel (SPEC 2.5), with few terms, so that density, distribution function and velocity are exact."""
+    kernel (theory 5.2), with few terms, so that density, distribution function and velocity are exact."""
 
     def __init__(self, low, width, speed, coefficients):
         self.low, self.width, self.speed = low, width, speed
@@ -99,7 +99,7 @@ def test_the_law_is_transported(linear, mixture):
 
 
 def quantile_map(flow, mixture, x_T):
-    """The monotone map from the exact law of x_T to the data [derived: SPEC 2.1]."""
+    """The monotone map from the exact law of x_T to the data [derived: theory 4.2]."""
     a, b, _, _ = (float(c) for c in flow.coefficients(torch.tensor(flow.horizon, dtype=torch.float64)))
     last = mixture.scaled(a).smoothed(b) if a > 1e-12 else GaussianMixture([1.0], [0.0], [b])
     return mixture.quantile(last.cdf(x_T))
@@ -151,7 +151,7 @@ def test_reflected_data_follow_the_heat_kernel():
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.3])
 def test_the_inner_network_of_edm_is_minus_the_oscillation_velocity(sigma_data):
-    """alpha = 1 / sigma_data: D = c_skip y + c_out F gives F = -V at the same noise level [derived: SPEC 2.4]."""
+    """alpha = 1 / sigma_data: D = c_skip y + c_out F gives F = -V at the same noise level [derived: theory 4.5]."""
     mixture = GaussianMixture([0.3, 0.7], [-1.0, 0.8], [0.4, 0.6])
     flow = flows.build("oscillation", alpha=1 / sigma_data)
     for sigma in (0.002, 0.1, 1.0, 9.0, 80.0):

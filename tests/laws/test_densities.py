@@ -86,13 +86,13 @@ def test_off_the_support_the_density_is_zero(source):
 def test_entropy_of_the_default_rings_is_the_known_floor():
     rings = SOURCES["rings"]
     entropy = expectation(rings, lambda x: -rings.density.log_prob(x))
-    assert entropy.item() == pytest.approx(3.03367, abs=5e-6)  # SPEC 5.4
+    assert entropy.item() == pytest.approx(3.03367, abs=5e-6)  # theory 8.2
 
 
 def test_entropy_of_a_single_ring_is_the_known_floor():
     ring = data.build("rings", {"radii": [2.0], "sd": 0.2})
     entropy = expectation(ring, lambda x: -ring.density.log_prob(x))
-    assert entropy.item() == pytest.approx(2.34052, abs=5e-6)  # SPEC 5.4
+    assert entropy.item() == pytest.approx(2.34052, abs=5e-6)  # theory 8.2
 
 
 def test_rings_have_equal_peaks():

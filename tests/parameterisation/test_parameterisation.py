@@ -47,7 +47,7 @@ def test_edm_is_regular_where_the_data_are(x):
 
 
 def test_the_network_of_the_oscillation_is_edms_up_to_sign(x):
-    """alpha = 1/sigma_data: the same network gives V_osc = F where EDM has F = -V_osc (SPEC 2.4)."""
+    """alpha = 1/sigma_data: the same network gives V_osc = F where EDM has F = -V_osc (theory 4.5)."""
     oscillation, diffusion = flows.build("oscillation", alpha=1 / SIGMA_DATA), flows.build("diffusion")
     for sigma in (0.01, 0.5, 20.0):
         t = oscillation.time(torch.tensor(sigma, dtype=torch.float64))

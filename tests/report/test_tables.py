@@ -71,7 +71,7 @@ def test_the_papers_figures_join_only_at_their_own_nfe_and_metric(key):
 
 
 def test_the_papers_table_is_that_of_the_specification():
-    """SPEC 3, as text; the conditional rows are those with fewer methods."""
+    """Table 1 of the paper, as text; the conditional rows are those with fewer methods."""
     text = {
         ("cifar10", False): "2.92/1 2.10/147 2.48/104 3.77/35 3.01/35 1.98/35 2.73/8 2.12/35",
         ("cifar10", True): "3.11/35 2.48/35 1.79/35 1.97/35",

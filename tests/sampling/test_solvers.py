@@ -147,7 +147,7 @@ def test_grids_run_from_the_horizon_to_nought(flow, kind, steps):
 
 
 def test_the_edm_grid_is_that_of_the_paper():
-    """Karras et al. 2022, eq. 5, and its image under t = arctan(alpha sigma) / alpha (SPEC 2.6)."""
+    """Karras et al. 2022, eq. 5, and its image under t = arctan(alpha sigma) / alpha (theory 6.3)."""
     sigma = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]
     assert time_grid(flows.build("diffusion"), 18).tolist() == pytest.approx([*sigma, 0.0], rel=1e-12)
     spec = [1.5534, 1.5463, 1.5356, 1.5192, 1.4935, 1.4523, 1.3848, 1.2729, 1.0913, 0.8276]
@@ -165,7 +165,7 @@ def test_unknown_grids_and_no_steps_are_refused():
 
 
 def test_the_oscillation_rotates_gaussian_data_without_error_in_any_step():
-    """Data N(0, 1/alpha^2): V = 0, every sampler returns its start: the law does not move (SPEC 2.2)."""
+    """Data N(0, 1/alpha^2): V = 0, every sampler returns its start: the law does not move (theory 4.3)."""
     flow = flows.build("oscillation", alpha=2.0)
     law = GaussianMixture([1.0], [0.0], [0.5])
     start = flow.terminal(torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None])

@@ -91,7 +91,7 @@ class LinearFlow(HamiltonianFlow):
     """x_t = a x_0 + b n, v_t = a' x_0 + b' n with noise n and Wronskian a b' - a' b = 1.
 
     Then V, the denoiser D_t(x) = E[x_0 | x_t = x] and the noise E[n | x_t = x] are linear functions of each other, whatever
-    the law of n (SPEC 2.3; the Wronskian makes each of them a sum of two terms):
+    the law of n (theory 4.4; the Wronskian makes each of them a sum of two terms):
         V = a' D + b' E[n],   x = a D + b E[n]   =>   D = b' x - b V,   E[n] = a V - a' x.
     """
 
@@ -155,7 +155,7 @@ def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tens
     """Mean over coordinates of |V(x_t, t) - v_t|^2, a sample; its minimiser is E[v_t | x_t]. Noise and times are arguments.
 
     Returns: [N].
-    Source: regression form of the Hamiltonian velocity predictor (arXiv:2410.20470); SPEC 1.1.
+    Source: regression form of the Hamiltonian velocity predictor (arXiv:2410.20470); theory 2.1.
     """
     x_t, v_t = flow.push(x0, v0, t)
     return (predict(x_t, t) - v_t).square().flatten(1).mean(1)

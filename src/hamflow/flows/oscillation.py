@@ -16,7 +16,7 @@ class Oscillation(GaussianFlow):
     """F = -alpha^2 x, v_0 ~ N(0, I): a quarter of a period turns the data into velocity, and the velocity into x_T.
 
     With alpha = 1 / sigma_data the spread of x_t is sigma_data and that of v_t is 1 at every t: no preconditioning is
-    needed, and -V is then the inner network of EDM [derived, SPEC 2.4].
+    needed, and -V is then the inner network of EDM [derived, theory 4.5].
     Args:
         alpha: angular frequency, radians per unit time, > 0; "auto" in the parameters: 1 / sigma_data.
     Source: arXiv:2410.20470, Oscillation HGF.

@@ -20,7 +20,7 @@ class Reflection(HamiltonianFlow):
     """No force inside the box [low, high]^d, elastic walls, v_0 ~ N(0, speed^2 I): x_t tends to the uniform law.
 
     Each coordinate's law solves the heat equation with reflecting walls at "time" (S t)^2 / 2, hence V = -S^2 t score
-    [derived, SPEC 2.5]. V says nothing about E[x_0 | x_t], so there is no denoiser.
+    [derived, theory 5.2]. V says nothing about E[x_0 | x_t], so there is no denoiser.
     Args:
         low, high: the walls, data units; "auto" in the parameters: the data set's box.
         speed: S, standard deviation of v_0, data units per unit time.

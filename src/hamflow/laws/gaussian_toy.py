@@ -8,17 +8,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GaussianToy:
-    """Data N(0, s^2) in each dimension under F(x) = -a x. The score is -x / s^2, so F is right at a = 1 /
-    s^2.
+    """Data N(0, s^2) in each dimension under F(x) = -a x. The score is -x / s^2, so F is right at a = 1 / s^2.
 
     With C = cos(w t), S = sin(w t) / w, w^2 = a (cosh, sinh for a < 0; 1, t for a = 0) the motion is
         x_t = C x_0 + S v_0,  v_t = -a S x_0 + C v_0,   C^2 + a S^2 = 1.
     (x_t, v_t) is Gaussian with Var x_t = C^2 s^2 + S^2 and Cov(x_t, v_t) = C S (1 - a s^2), and E[v_t | x_t]
     follows.
 
-    Attributes: s: standard deviation, > 0. a: stiffness of the force, any sign; a tensor to differentiate in
-        it.
-    Source: [derived] SPEC 1.4.
+    Attributes: s: standard deviation, > 0. a: stiffness of the force, any sign; a tensor to differentiate in it.
+    Source: [derived] theory 2.5.
     """
 
     s: float

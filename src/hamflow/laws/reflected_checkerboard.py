@@ -2,7 +2,7 @@
 
 The 4 x 4 checkerboard on [-2, 2]^2 has density p(x, y) = (1 + s(x) s(y)) / 16, where s = +-1 alternates from
 cell to cell. Under flight with v_0 ~ N(0, S^2 I) and reflection each coordinate obeys the heat equation with
-reflecting walls for a "time" (S t)^2 / 2 (SPEC 2.5), which keeps products: with w(x, t) the solution from s
+reflecting walls for a "time" (S t)^2 / 2 (theory 5.2, 5.7), which keeps products: with w(x, t) the solution from s
     p_t(x, y) = (1 + w(x, t) w(y, t)) / 16,       V = -S^2 t grad log p_t.
 With L = 4 and cells [e_j, e_(j+1)], e_j = -2 + j, of signs s_j,
     w = sum_n c_n exp(-(n pi S t / L)^2 / 2) cos(n pi (x + 2) / L),

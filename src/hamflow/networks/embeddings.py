@@ -58,7 +58,7 @@ def neumann_features(x: Tensor, highest: int, half_width: float) -> Tensor:
     Args:
         x: [N, D]. highest: number of frequencies. half_width: h.
     Returns: [N, 2 D highest].
-    Source: [derived, SPEC 2.5] eigenfunctions of the Laplacian in a box, and their derivatives.
+    Source: [derived, theory 5.4] eigenfunctions of the Laplacian in a box, and their derivatives.
     """
     n = torch.arange(1, highest + 1, dtype=x.dtype, device=x.device)
     angles = (x[..., None] + half_width) * (math.pi / (2 * half_width)) * n

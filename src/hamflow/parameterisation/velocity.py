@@ -9,7 +9,7 @@ from hamflow.parameterisation.base import PARAMETERISATIONS, Network, Parameteri
 class Velocity(Parameterisation):
     """V(x, t) = net(x_t at unit spread, noise label): regular for every t of every flow, loss unweighted.
 
-    For the Oscillation HGF with alpha = 1 / sigma_data this is EDM's network up to its sign [derived, SPEC 2.4].
+    For the Oscillation HGF with alpha = 1 / sigma_data this is EDM's network up to its sign [derived, theory 4.5].
     """
 
     def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
