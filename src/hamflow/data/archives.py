@@ -31,7 +31,7 @@ LONGEST_NAME = 1024
 
 WHY = "an archive that is damaged, or made to do harm, would give other images, fill the memory or reach other files"
 FIX = "unpack it elsewhere, look at what it holds, and give the folder of the images"
-UNREADABLE = (  # what zipfile and tarfile raise for bytes that are no archive
+UNREADABLE = (  # exceptions of zipfile and tarfile for bytes that are no archive
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, ValueError, LookupError, TypeError, RuntimeError, OverflowError, MemoryError),
 )
@@ -93,7 +93,7 @@ def _read_folder(root: Path) -> Iterator[Member]:
         for name in sorted(files):
             path = Path(folder, name)
             inside = _safe_name(root, path.relative_to(root).as_posix())
-            if not stat.S_ISREG(path.stat().st_mode):  # of a link: what it points to
+            if not stat.S_ISREG(path.stat().st_mode):  # a link counts as the file that it points to
                 raise _refusal(root, inside, "is no file")
             yield Member(inside, partial(_read_file, path))
 
@@ -195,7 +195,7 @@ class _Budget:
 
 
 class _Counted:
-    """A stream that pays for what is read of it."""
+    """A stream that charges every byte read from it to an allowance."""
 
     def __init__(self, stream: IO[bytes], budget: _Budget):
         self.stream, self.budget = stream, budget

@@ -155,7 +155,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raise KeyError, TypeError or ValueError for what is missing, of another type, or contradicts the rest."""
+    """Raise KeyError, TypeError or ValueError for an entry that is missing, of another type, or contradicts the rest."""
     kind, shape, split = (manifest[key] for key in ("kind", "shape", "split"))
     low, high = manifest["box"]
     counts = [manifest["count"], split["train"], split["test"], manifest["classes"], *shape]

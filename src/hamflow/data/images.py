@@ -74,7 +74,7 @@ class _Collection:
 
     def __init__(self, path: Path):
         self.path = path
-        self.digest = ""  # of what was read: sha256 of the archive; of a folder, of the names and sha256 of its images
+        self.digest = ""  # sha256 of the archive that was read; for a folder, of the names and sha256 of its images
 
     @cached_property
     def names(self) -> list[str]:
@@ -188,7 +188,7 @@ def _decode(where: str, content: bytes, resolution: int, channels: int, filter: 
 
 
 def _check_decodable(image: Any) -> None:
-    """Raise ValueError for what the header tells of an image that is not to be decoded."""
+    """Raise ValueError if the header describes an image that must not be decoded."""
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS}")
     if image.mode not in MODES:

@@ -99,7 +99,7 @@ def _check_describable(spec: Mapping[str, Any], class_names: tuple[str, ...]) ->
 
 
 def _checked(name: str, source: Source, array: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """What the source gave, if it keeps its promises; breaking one is the source's bug, but for the box."""
+    """The rows that the source gave, checked against its promises. A broken promise is the source's bug, but for the box."""
     assert array.dtype == DTYPES[source.kind]
     assert array.ndim == (4 if source.kind == "image" else 2)
     assert (labels is not None) == bool(source.class_names())

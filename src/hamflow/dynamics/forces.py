@@ -55,5 +55,5 @@ class ElasticBox:
         return self.inside(x, t)
 
     def confine(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Reflect what left the box back into it."""
+        """Reflect particles that left the box back into it."""
         return fold(x, v, self.low, self.high)

@@ -26,7 +26,7 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        ValueError: no YAML, tags, or what `check` refuses.
+        ValueError: no YAML, tags, or a value that `check` refuses.
     """
     _bounded(text, MOST_CHARACTERS)
     try:
@@ -44,7 +44,7 @@ def parse_json(text: str, most_characters: int = MOST_CHARACTERS, most_values: i
     """The value of a JSON text.
 
     Raises:
-        ValueError: no JSON, or what `check` refuses.
+        ValueError: no JSON, or a value that `check` refuses.
     """
     _bounded(text, most_characters)
     try:
@@ -58,7 +58,7 @@ def parse_json(text: str, most_characters: int = MOST_CHARACTERS, most_values: i
 
 
 def check(value: Any, most_values: int = MOST_VALUES) -> None:
-    """Pass what JSON can hold and a job can use: mappings with text keys, lists, printable text, finite numbers.
+    """Pass values that JSON can hold and a job can use: mappings with text keys, lists, printable text, finite numbers.
 
     Raises:
         ValueError: something else, more values (a shared object counts wherever it occurs) or deeper nesting.

@@ -35,7 +35,7 @@ class HamiltonianFlow(ABC):
 
     @classmethod
     def resolve(cls, options: dict[str, Any], sigma_data: float, box: tuple[float, float]) -> dict[str, Any]:
-        """Options with every `auto` replaced by what fits the data; see `hamflow.flows.resolve`."""
+        """Options with every `auto` replaced by the value that fits the data; see `hamflow.flows.resolve`."""
         return options
 
     def noise(self, draw: Draw, shape: tuple[int, ...]) -> Tensor:

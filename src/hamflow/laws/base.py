@@ -1,4 +1,4 @@
-"""What a law is whose density is known."""
+"""The contract of a law whose density is known."""
 
 from typing import Protocol
 

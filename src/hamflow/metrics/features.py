@@ -66,7 +66,7 @@ def register(name: str, label: str = "") -> Callable[[Build], Build]:
 
 
 def label(name: str) -> str:
-    """How tables and figures call a feature network; the name of one that is not registered."""
+    """The label of a feature network in tables and figures; its name if it is not registered."""
     names()  # finds all
     return _LABELS.get(name, name)
 

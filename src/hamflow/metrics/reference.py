@@ -1,4 +1,4 @@
-"""What samples are compared with: statistics of a data set, computed once, in one .npz whose bytes repeat."""
+"""The reference of a comparison: statistics of a data set, computed once, in one .npz whose bytes repeat."""
 
 import json
 import zipfile
@@ -70,7 +70,7 @@ def save(path: str | Path, reference: Reference) -> None:
 
 
 def load(path: str | Path) -> Reference:
-    """Read what `save` wrote. Raises DataError: absent, truncated or foreign."""
+    """Read the file that `save` wrote. Raises DataError: absent, truncated or foreign."""
     fix = "delete it and build it again: `hamflow evaluate` without --samples, or start the workflow again"
     try:
         with np.load(path, allow_pickle=False) as archive:

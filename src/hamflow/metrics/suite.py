@@ -20,7 +20,7 @@ Value = float | Mapping[str, float] | None
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples beside what they are compared with.
+    """Samples beside the reference that they are compared with.
 
     Args:
         kind: "image" or "point".
@@ -100,7 +100,7 @@ def register(kind: str, name: str, label: str = "", short: str = "", **about: An
 
 
 def about(name: str) -> About:
-    """What is said of the metric of that name; of one that nobody registered, its name."""
+    """Label, unit and direction of the metric of that name; a metric that nobody registered is described by its name."""
     for pattern in sorted(_ABOUT, key=len, reverse=True):  # fd_{suffix}_relative before fd_{suffix}
         if re.fullmatch(re.escape(pattern).replace(re.escape("{suffix}"), ".+"), name):
             return _ABOUT[pattern]

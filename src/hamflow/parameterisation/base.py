@@ -11,7 +11,7 @@ from hamflow.registry import Registry
 
 PARAMETERISATIONS: Registry = Registry("parameterisation", "hamflow.parameterisation", given=("flow", "sigma_data"))
 
-# Noise levels that a network is ever told; beyond them the optimal velocity does not change to visible precision
+# The noise levels that a network sees; beyond them the optimal velocity does not change to visible precision
 # (Karras et al. 2022, table 1: sigma_min and sigma_max of the sampler).
 SIGMA_RANGE = (0.002, 80.0)
 
@@ -39,6 +39,6 @@ class Parameterisation(ABC):
         return torch.ones_like(t)
 
     def noise_label(self, x: Tensor, t: float | Tensor) -> Tensor:
-        """What a network is told of the time: ln(sigma) / 4 of the noise-to-signal ratio (Karras et al. 2022), [N]."""
+        """The time label of a network: ln(sigma) / 4 of the noise-to-signal ratio (Karras et al. 2022), [N]."""
         sigma = self.flow.sigma(torch.as_tensor(t, dtype=x.dtype, device=x.device)).clamp(*SIGMA_RANGE)
         return (sigma.log() / 4).expand(x.shape[0])

@@ -1,4 +1,4 @@
-"""What each sampler costs: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
+"""The cost of each sampler: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
 
 from hamflow.errors import ConfigurationError
 from hamflow.sampling.solvers import SOLVERS, get

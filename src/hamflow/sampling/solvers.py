@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the parameters, which name samplers and their budgets, are 
 
 
 class Solver(NamedTuple):
-    """A sampler: its function, and what is true of it.
+    """A sampler: its function, its cost and its order.
 
     Fields:
         integrate: (velocity, x, times) -> x at the last of the times.

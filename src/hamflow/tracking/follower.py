@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     try:
         follow(lines)
-    except Exception as error:  # whatever the store did: the job goes on, and is told in one line
+    except Exception as error:  # a fault of the store never stops the job; one line reports it
         print(f"live metrics end here: {store.first_line(error)}; train.jsonl goes on, for `hamflow publish`", file=answer)
     answer.flush()
 
@@ -50,7 +50,7 @@ def _read(lines: queue.SimpleQueue) -> None:
 
 
 def follow(lines: queue.SimpleQueue) -> None:
-    """Open the run that the first line names, and send those that follow until one with a status."""
+    """Open the run that the first line names; send the lines that follow, up to one with a status."""
     run = _Follower(lines.get())
     status = None
     while status is None:
@@ -92,7 +92,7 @@ class _Follower:
 
 
 def _collect(lines: queue.SimpleQueue) -> tuple[list[Mapping[str, Any]], str | None]:
-    """The next lines, a hundred, or those of three seconds, or what is left when the job has ended; and how it did."""
+    """The next lines (a hundred, those of three seconds, or the rest when the job has ended), and how the job ended."""
     records: list[Mapping[str, Any]] = []
     deadline = None
     while len(records) < LINES_A_BATCH:
@@ -110,4 +110,4 @@ def _collect(lines: queue.SimpleQueue) -> tuple[list[Mapping[str, Any]], str | N
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # threads, of MLflow's and the one that reads, would hold the interpreter's end
+    os._exit(0)  # the threads of MLflow and of the reader would keep the interpreter from ending

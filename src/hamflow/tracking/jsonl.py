@@ -24,12 +24,12 @@ class JsonlLog:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  open for the life of the log
 
     def append(self, record: Record) -> None:
-        """Write one record. Raises ValueError for what JSON cannot hold, NaN and infinities among it."""
+        """Write one record. Raises ValueError for values that JSON cannot hold, NaN and infinities included."""
         self._file.write(canonical_json(record) + "\n")
         self._file.flush()
 
     def restart(self, records: Sequence[Record]) -> None:
-        """Let the file hold these records and no other: what a resumed run has reported so far."""
+        """Replace the file's records by these: the reports of a resumed run so far."""
         self._file.close()
         write_text(self.path, "".join(canonical_json(record) + "\n" for record in records))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115

@@ -11,7 +11,7 @@ from hamflow.tracking import store
 from hamflow.tracking.gather import Run, gather
 from hamflow.tracking.records import KEY_TAG
 
-CONTENT_TAG = "hamflow.published"  # fingerprint of what was published last: a run whose content is equal is skipped
+CONTENT_TAG = "hamflow.published"  # fingerprint of the content published last: a run with equal content is skipped
 ARTEFACTS = {"tables": "tables", "figures": "figures", "score/values": "score"}  # folder of the preset: of the artefacts
 
 
@@ -140,7 +140,7 @@ class _Publication:
 
 
 def _is_complete(found: Any, run: Run) -> bool:
-    """Whether a run in the store has all of this one. What differs between equal runs counts as there by its name."""
+    """Whether a run in the store has all of this one. Of circumstances (commit, host, seconds) only the names count."""
     tags, metrics = found.data.tags, found.data.metrics
     names = {point.name for point in run.told_points}
     return tags.get(CONTENT_TAG) == run.content and run.told.keys() <= tags.keys() and names <= metrics.keys()

@@ -1,4 +1,4 @@
-"""What a run is to MLflow: its key, its parameters, its metrics as points (name, value, step), its data set."""
+"""A run as MLflow has it: its key, its parameters, its metrics as points (name, value, step), its data set."""
 
 import json
 import math

@@ -101,7 +101,7 @@ def _ask(uri: str) -> None:
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, stream=True).close()
     except requests.exceptions.SSLError:
-        return  # an answer; what is wrong with it, MLflow will say
+        return  # the server answers; MLflow will say if the answer is wrong
 
 
 def shown(uri: str) -> str:
@@ -110,7 +110,7 @@ def shown(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its kind; MLflow's quote the address, so without the password in it."""
+    """The first line of an exception, or its kind, without the password that MLflow's messages quote in the address."""
     return shown((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
@@ -120,7 +120,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def init_store(uri: str) -> bool:
-    """Create an SQLite store once; what exists is left as it is, and a server is not even asked. Returns whether it was made.
+    """Create an SQLite store once. An existing store stays as it is; a server is not asked. Returns whether it was made.
 
     The store appears by a rename when its tables are complete: processes that create one together corrupt it,
     and one that streams must never meet half a store.
@@ -187,7 +187,7 @@ def locked(uri: str) -> Iterator[None]:
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database raise into a TrackingError."""
+    """Turn exceptions of MLflow and its database into a TrackingError."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 

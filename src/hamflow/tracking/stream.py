@@ -11,7 +11,7 @@ from hamflow.files import canonical_json
 from hamflow.tracking import store
 from hamflow.tracking.records import flatten, identity_tags, run_key, run_name
 
-SECONDS_TO_CLOSE = 0.6  # with the time to die, and what it takes to start the process, less than a second
+SECONDS_TO_CLOSE = 0.6  # together with starting the process and killing it: less than a second
 SECONDS_TO_DIE = 0.2  # of a process that was killed
 ENDED = "live metrics end here: their process ended with {}; `hamflow publish` completes the run"
 LATE = "the store did not take everything in time; `hamflow publish` completes the run"
@@ -114,13 +114,13 @@ class RunStream:
         try:
             os.write(self._process.stdin.fileno(), canonical_json(line).encode() + b"\n")
         except (BlockingIOError, ValueError):
-            pass  # the pipe is full, or it is no line of JSON: what is left out here, publish completes
+            pass  # the pipe is full, or the record is no line of JSON: `hamflow publish` adds later what is missing
         except BrokenPipeError:
             process, self._process = self._process, None
             self._end(process, self._patience)
 
     def _end(self, process: Any, patience: float) -> None:
-        """Wait for the process, or else kill it, and pass on what it has to say."""
+        """Wait for the process, or else kill it; print its last words."""
         try:
             said = process.communicate(timeout=patience)[0].decode().strip()
             if not said and process.returncode:
@@ -142,7 +142,7 @@ def _start() -> Any:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # what interrupts the job must not keep it from telling so
+        start_new_session=True,  # a signal that interrupts the job must not stop the process from recording it
     )
     os.set_blocking(process.stdin.fileno(), False)
     return process
