@@ -27,7 +27,7 @@ restore: install  ## fetch what this commit's dvc.lock names, and let Snakemake 
 	dvc pull && snakemake --cores 1 --touch --forceall --quiet all
 
 verify: install  ## do the work of PRESET again in an empty folder, and compare every byte
-	hamflow verify $(OVERLAY) --cores $(CORES)
+	hamflow verify $(PRESET) --cores $(CORES)
 
 report: install  ## build the report of PRESET again
 	snakemake $(OVERLAY) --report $(REPORT)

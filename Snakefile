@@ -12,7 +12,6 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -22,4 +21,5 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        everything(),
+        targets.tables(config),
+        [PRESET.figure(name) for name in figures.names(config)],

@@ -26,6 +26,12 @@ FIX_NAMES = "lower-case letters, digits, _ and -, at most 64, and a letter or di
 LONGEST_MESSAGE = 400  # characters: a mistake may quote a whole section
 
 
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write out what occurs twice: aliases are refused when it is read."""
+        return True
+
+
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Config:
     """A new configuration: mappings merged key by key, everything else replaced (as Snakemake's --configfile does)."""
     merged = dict(base)
@@ -47,6 +53,11 @@ def load(paths: Iterable[str | Path], settings: Iterable[str] = ()) -> Config:
     for setting in settings:
         config = merge(config, _parse_setting(setting))
     return check(config)
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """The YAML of parameters, which `load` reads back as they are."""
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=200)
 
 
 def check(config: Mapping[str, Any]) -> Config:
@@ -173,6 +184,13 @@ def hsd_spec(config: Config, dataset: str, method: str) -> Config:
 def sampler_settings(config: Config) -> list[tuple[str, int | str]]:
     """(sampler, nfe) pairs in the order of the parameters."""
     return [(name, nfe) for name, budgets in config["sampling"]["settings"].items() for nfe in budgets]
+
+
+def study_spec(config: Config, study: str) -> Config:
+    """The settings of a study that differ from its own defaults."""
+    if study not in config["score"]["experiments"]:
+        raise ConfigurationError(f"there is no study '{study}'", fix=nearest(study, config["score"]["experiments"]))
+    return config["score"]["experiments"][study]
 
 
 def _entry(config: Config, catalogue: str, name: str) -> Config:

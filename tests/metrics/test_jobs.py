@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from hamflow.metrics.jobs import build_reference, evaluate
 
 from hamflow import data
 from hamflow.data.sources import _SOURCES
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, sha256_of, write_json
 from hamflow.metrics import jobs, suite
-from hamflow.metrics.jobs import build_reference, evaluate
 
 N = 40
 

@@ -3,16 +3,15 @@
 
 rule prepare:
     input:
-        source=sources("data"),
+        source=sources("verbs.prepare"),
     output:
-        manifest="data/{dataset}/dataset.json",
+        manifest=PRESET.manifest("{dataset}"),
     log:
         "logs/prepare/{dataset}.log",
     conda:
         ENVIRONMENT
     params:
         spec=spec("dataset"),
-        files=users_files,
-        folder=subpath(output.manifest, parent=True),
+        files=lambda w: pipeline.users_files(config["datasets"][w.dataset]["options"].get("path")),
     shell:
-        "OMP_NUM_THREADS={threads} hamflow prepare --spec {params.spec:q} --output {params.folder} > {log} 2>&1"
+        job("prepare", "{dataset}")

@@ -1,6 +1,5 @@
-# Distances between samples and data. The reference job also measures real data against the reference: the bound.
-# metrics/ holds the whole record of a measurement; values/ the same without commit, host and seconds. What follows is made
-# from values/, which are equal bytes for equal work, and are what DVC keeps.
+# What samples are compared with, and what needs none. The job of a reference also measures real data against it: the bound.
+# A record in metrics/ or studies/ is equal bytes for equal work; commit, host and seconds stand in run.json beside it.
 
 for features in sorted({features_of(dataset) for dataset in DATASETS}):
 
@@ -8,14 +7,14 @@ for features in sorted({features_of(dataset) for dataset in DATASETS}):
         name:
             f"reference_{features}"
         input:
-            manifest="data/{dataset}/dataset.json",
-            source=sources("metrics", "data"),
+            manifest=PRESET.manifest("{dataset}"),
+            source=sources("verbs.evaluate"),
         output:
-            statistics=f"{RESULTS}/reference/{{dataset}}/{features}.npz",
-            bound=f"{RESULTS}/metrics/{{dataset}}/data/seed0/real-nfe0.json",
-            values=f"{RESULTS}/values/{{dataset}}/data/seed0/real-nfe0.json",
+            statistics=PRESET.reference("{dataset}", features),
+            bound=PRESET.bound("{dataset}").metrics / f"{paths.BOUND_SETTING}.json",
+            run=PRESET.bound("{dataset}").metrics / paths.CIRCUMSTANCES,
         log:
-            f"{LOGS}/reference/{{dataset}}/{features}.log",
+            PRESET.logs / "reference" / "{dataset}" / f"{features}.log",
         wildcard_constraints:
             dataset="|".join(dataset for dataset in DATASETS if features_of(dataset) == features),
         conda:
@@ -24,37 +23,41 @@ for features in sorted({features_of(dataset) for dataset in DATASETS}):
             gpu=GPU,
         params:
             spec=spec("evaluation"),
-            data=subpath(input.manifest, parent=True),
-            folder=subpath(output.bound, parent=True),
-            values=subpath(output.values, parent=True),
         shell:
-            "OMP_NUM_THREADS={threads} hamflow evaluate --spec {params.spec:q} --data {params.data}"
-            " --reference {output.statistics} --output {params.folder} --values {params.values} > {log} 2>&1"
+            job("evaluate", "{dataset}")
 
 
-rule evaluate:
+rule discrepancy:
     input:
-        samples=rules.sample.output.samples,
-        records=rules.sample.output.records,
-        manifest="data/{dataset}/dataset.json",
-        reference=lambda w: f"{RESULTS}/reference/{w.dataset}/{features_of(w.dataset)}.npz",
-        source=sources("metrics", "data"),
+        checkpoint=RUN.checkpoint,
+        manifest=PRESET.manifest("{dataset}"),
+        source=sources("verbs.discrepancy", "score.estimators"),
     output:
-        metrics=[f"{RESULTS}/metrics/{RUN}/{setting}.json" for setting in SETTINGS],
-        values=[f"{RESULTS}/values/{RUN}/{setting}.json" for setting in SETTINGS],
+        metrics=RUN.metrics / f"{paths.HSD}.json",
+        run=RUN.metrics / f"{paths.HSD}.{paths.CIRCUMSTANCES}",
     log:
-        f"{LOGS}/evaluate/{RUN}.log",
+        PRESET.logs / "discrepancy" / f"{RUN.name}.log",
     conda:
         ENVIRONMENT
     resources:
         gpu=GPU,
     params:
-        spec=spec("evaluation"),
-        data=subpath(input.manifest, parent=True),
-        samples=lambda w, input: os.path.dirname(input.samples[0]),
-        folder=lambda w, output: os.path.dirname(output.metrics[0]),
-        values=lambda w, output: os.path.dirname(output.values[0]),
+        spec=spec("hsd"),
     shell:
-        "rm -f {params.folder}/*-nfe*.json {params.values}/*-nfe*.json && OMP_NUM_THREADS={threads} hamflow evaluate"
-        " --spec {params.spec:q} --data {params.data} --reference {input.reference} --samples {params.samples}"
-        " --output {params.folder} --values {params.values} > {log} 2>&1"
+        job("discrepancy", RUN.name)
+
+
+rule study:
+    input:
+        source=sources("verbs.study", "studies.{study}"),
+    output:
+        result=PRESET.study("{study}"),
+        run=paths.circumstances_of(PRESET.study("{study}")),
+    log:
+        PRESET.logs / "study" / "{study}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec("study"),
+    shell:
+        job("study", "{study}")

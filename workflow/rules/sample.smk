@@ -1,25 +1,54 @@
 # All settings (sampler, NFE) of one checkpoint in one job: loading the libraries costs more than drawing the samples.
+# A rule for each list of settings: `sample` and `evaluate` for that of the parameters, and others for methods that have their own.
 
+for settings, methods in targets.methods_by_settings(config).items():
+    own = "" if "samplers" not in config["methods"][methods[0]] else f"_{methods[0]}"
 
-rule sample:
-    input:
-        checkpoint=f"{CHECKPOINTS}/{RUN}/model.safetensors",
-        manifest="data/{dataset}/dataset.json",
-        source=sources("sampling", "networks", "parameterisation", "flows", "dynamics"),
-    output:
-        samples=[f"{RESULTS}/samples/{RUN}/{setting}.npy" for setting in SETTINGS],
-        records=[f"{RESULTS}/samples/{RUN}/{setting}.json" for setting in SETTINGS],
-        run=f"{RESULTS}/samples/{RUN}/run.json",
-    log:
-        f"{LOGS}/sample/{RUN}.log",
-    conda:
-        ENVIRONMENT
-    resources:
-        gpu=GPU,
-    params:
-        spec=spec("sampling"),
-        data=subpath(input.manifest, parent=True),
-        folder=lambda w, output: os.path.dirname(output.samples[0]),
-    shell:
-        "rm -rf {params.folder} && OMP_NUM_THREADS={threads} hamflow sample --spec {params.spec:q} --checkpoint {input.checkpoint}"
-        " --data {params.data} --seed {wildcards.seed} --output {params.folder} > {log} 2>&1"
+    rule:
+        name:
+            f"sample{own}"
+        input:
+            checkpoint=RUN.checkpoint,
+            manifest=PRESET.manifest("{dataset}"),
+            source=sources("verbs.sample"),
+        output:
+            samples=[RUN.samples / f"{setting}.npy" for setting in settings],
+            records=[RUN.samples / f"{setting}.json" for setting in settings],
+            run=RUN.samples / paths.CIRCUMSTANCES,
+        log:
+            PRESET.logs / "sample" / f"{RUN.name}.log",
+        wildcard_constraints:
+            method="|".join(methods),
+        conda:
+            ENVIRONMENT
+        resources:
+            gpu=GPU,
+        params:
+            spec=spec("sampling"),
+        shell:
+            job("sample", RUN.name)
+
+    rule:
+        name:
+            f"evaluate{own}"
+        input:
+            samples=[RUN.samples / f"{setting}.npy" for setting in settings],
+            records=[RUN.samples / f"{setting}.json" for setting in settings],
+            manifest=PRESET.manifest("{dataset}"),
+            reference=lambda w: PRESET.reference(w.dataset, features_of(w.dataset)),
+            source=sources("verbs.evaluate"),
+        output:
+            metrics=[RUN.metrics / f"{setting}.json" for setting in settings],
+            run=RUN.metrics / paths.CIRCUMSTANCES,
+        log:
+            PRESET.logs / "evaluate" / f"{RUN.name}.log",
+        wildcard_constraints:
+            method="|".join(methods),
+        conda:
+            ENVIRONMENT
+        resources:
+            gpu=GPU,
+        params:
+            spec=spec("evaluation"),
+        shell:
+            job("evaluate", RUN.name)

@@ -3,23 +3,24 @@
 
 rule train:
     input:
-        manifest="data/{dataset}/dataset.json",
-        source=sources("training", "networks", "parameterisation", "flows", "dynamics", "data"),
+        manifest=PRESET.manifest("{dataset}"),
+        parents=lambda w: [
+            PRESET.run(w.dataset, name, w.seed).checkpoint for name in targets.parents(config, w.method)
+        ],
+        source=sources("verbs.train"),
     output:
-        checkpoint=f"{CHECKPOINTS}/{RUN}/model.safetensors",
-        history=f"{CHECKPOINTS}/{RUN}/train.jsonl",
-        run=f"{CHECKPOINTS}/{RUN}/run.json",
+        checkpoint=RUN.checkpoint,
+        history=RUN.log,
+        run=RUN.checkpoints / paths.CIRCUMSTANCES,
     log:
-        f"{LOGS}/train/{RUN}.log",
-    priority: training_kimg
+        PRESET.logs / "train" / f"{RUN.name}.log",
+    priority: lambda w: targets.cost(config, w.dataset, w.method)
     conda:
         ENVIRONMENT
     resources:
         gpu=GPU,
     params:
         spec=spec("training"),
-        data=subpath(input.manifest, parent=True),
-        folder=subpath(output.checkpoint, parent=True),
     shell:  # SIGTERM, which SLURM sends to every process of a job, ends neither the shell nor tee before the state is saved
-        "trap : TERM; OMP_NUM_THREADS={threads} hamflow train --spec {params.spec:q} --data {params.data}"
-        " --seed {wildcards.seed} --output {params.folder} --keep 2>&1 | (trap '' TERM; exec tee {log})"
+        "trap : TERM; "
+        + job("train --keep", RUN.name).replace("> {log} 2>&1", "2>&1 | (trap '' TERM; exec tee {log})")

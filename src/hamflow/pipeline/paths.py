@@ -25,8 +25,19 @@ BOUND = "data"  # stands for a method where real data are compared with real dat
 BOUND_SETTING = "real-nfe0"
 HSD = "hsd"  # the setting of metrics of the model itself, which draw no samples
 CHECKPOINT, LOG, CIRCUMSTANCES, STATE = "model.safetensors", "train.jsonl", "run.json", "state"
+MANIFEST = "dataset.json"
 DATA = Path("data")
 SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # the name of a run's folder; one like seed0-backup is nobody's
+
+
+def setting_of(sampler: str, nfe: int | str) -> str:
+    """The name of a setting, which is a file's stem."""
+    return f"{sampler}-nfe{nfe}"
+
+
+def circumstances_of(record: Path) -> Path:
+    """Where the circumstances of the job that wrote one .json alone stand."""
+    return record.with_suffix(f".{CIRCUMSTANCES}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,10 @@ class Preset:
     def data(self, dataset: str) -> Path:
         """The folder of a data set, which all presets share."""
         return self.root / DATA / dataset
+
+    def manifest(self, dataset: str) -> Path:
+        """The file that describes a data set, and stands for every byte of it."""
+        return self.data(dataset) / MANIFEST
 
     def run(self, dataset: str, method: str, seed: int = 0) -> "Run":
         return Run(self, dataset, method, seed)

@@ -9,17 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hamflow.files import read_json, write_json
+from hamflow.files import fingerprint, read_json
 
 PACKAGES = ("hamflow", "torch", "numpy", "scipy", "safetensors")
-SOURCES = ("src", "workflow", "Snakefile", "params.yaml")  # what a result depends on; tables that git has are results
-CIRCUMSTANCES = ("git_commit", "git_dirty", "host", "wall_seconds", "training", "sampling")
-RUN_FILE = "run.json"  # beside a checkpoint and beside samples: the circumstances of the job that wrote them
-
-
-def provenance(**facts: Any) -> dict[str, Any]:
-    """Where one result comes from: its `origin` and its `circumstances`, as one mapping."""
-    return {**circumstances(), **origin(**facts)}
+SOURCES = ("src", "workflow", "Snakefile", "params.yaml")  # a change of these makes a run dirty
 
 
 def origin(**facts: Any) -> dict[str, Any]:
@@ -32,23 +25,15 @@ def circumstances(**facts: Any) -> dict[str, Any]:
     return {**source_version(), "host": f"{platform.system()} {platform.machine()}", **facts}
 
 
-def stable(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without the circumstances in its `provenance`: equal work gives equal bytes."""
-    kept = {key: value for key, value in record["provenance"].items() if key not in CIRCUMSTANCES}
-    return {**record, "provenance": kept}
+def run_key(preset: str, dataset: str, method: str, seed: int, spec: Mapping[str, Any] | None) -> str:
+    """The name of a run that anyone can compute: equal runs have equal keys. `spec` is the training spec."""
+    return fingerprint({"preset": preset, "dataset": dataset, "method": method, "seed": seed, "spec": spec})
 
 
-def write_record(path: str | Path, record: Mapping[str, Any], values: str | Path | None = None) -> None:
-    """Write a result with its `provenance` as JSON; to `values`, if given, the same without circumstances."""
-    write_json(path, dict(record))
-    if values is not None:
-        write_json(values, stable(record))
-
-
-def read_circumstances(folder: Path) -> dict[str, Any]:
-    """The run.json of a folder; empty where there is none, as after `dvc pull`, or where it cannot be read."""
+def read_circumstances(path: Path) -> dict[str, Any]:
+    """A run.json; empty where there is none, as after `dvc pull`, or where it cannot be read."""
     try:
-        found = read_json(folder / RUN_FILE)
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

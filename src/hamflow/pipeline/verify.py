@@ -1,6 +1,5 @@
 """Doing the work again, and comparing: bit for bit on the same kind of machine, within tolerances on another."""
 
-import argparse
 import json
 import math
 import os
@@ -13,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hamflow.config import load
+from hamflow import config
 from hamflow.errors import DataError, UserError
-from hamflow.files import read_json
+from hamflow.files import read_json, write_text
+from hamflow.pipeline import records
+from hamflow.pipeline.paths import CHECKPOINT, CIRCUMSTANCES, Preset, Run
 
-TREE = ("Snakefile", "params.yaml", "profiles", "workflow", "src")  # what a run needs
+TREE = ("Snakefile", "profiles", "workflow", "src")  # what a run needs beside its parameters
+KINDS = ("samples", "metrics", "reference", "tables", "figures", "studies")  # folders of results that come out again
 KIND = ("device", "python", "packages")  # in a record's provenance: on which kind of machine it was made
 TOLERANCE = 0.1
 STANDARD_ERRORS = 4.0
@@ -58,58 +60,46 @@ class Verdict:
         return all(number.tolerated for number in self.moved) if self.other_machine else not self.changed
 
 
-def add_arguments(verbs: Any) -> None:
-    """Mount the verb `verify`."""
-    text = "do a preset's work again in an empty folder, and compare every file with what is here"
-    verb = verbs.add_parser("verify", help=text, description=f"{text}. Exit code 2 if it did not come out again.")
-    verb.add_argument("--configfile", type=Path, action="append", default=[], help="overlay of the preset (default: none)")
-    verb.add_argument(
-        "--only", action="append", default=[], metavar="DATASET/METHOD/seedK", help="only this run; again for more"
-    )
-    verb.add_argument(
-        "--again", type=Path, metavar="DIR", help="a folder in which the work was already done again; do not run it"
-    )
-    verb.add_argument("--scratch", type=Path, metavar="DIR", help="do it again here, and keep it (default: a temporary folder)")
-    verb.add_argument("--cores", default="all", help="of Snakemake (default: all); changes no number")
-    verb.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        help=f"on another kind of machine: largest relative change of a metric (default: {TOLERANCE:g}), where it exceeds "
-        f"{STANDARD_ERRORS:g} of its standard errors",
-    )
-    verb.set_defaults(run=_run)
+def verify(
+    preset: Preset,
+    parameters: config.Config,
+    runs: Sequence[str] = (),
+    again: Path | None = None,
+    scratch: Path | None = None,
+    cores: str = "all",
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Do a preset's work again, or take it from the folder `again`, compare, and print the verdict.
 
-
-def _run(options: argparse.Namespace) -> None:
-    root = Path()
-    preset = load([root / "params.yaml", *options.configfile])["preset"]
-    runs = _checked_runs(options.only)
-    _here(root, preset, runs)  # before minutes of work: is there anything to compare it with?
-    if options.again is not None:
-        verdict = compare(root, options.again, preset, runs, options.tolerance)
+    Args:
+        scratch: where it is done again; None: a temporary folder. Others: see `repeat` and `compare`.
+    Raises:
+        VerificationError: it did not come out again. DataError: there is nothing to compare.
+    """
+    _here(preset, _checked_runs(runs))  # before minutes of work: is there anything to compare it with?
+    if again is not None:
+        verdict = compare(preset, Preset(preset.name, again), runs, tolerance)
     else:
         with tempfile.TemporaryDirectory(prefix="hamflow-verify-") as temporary:
-            scratch = options.scratch or Path(temporary)
-            repeat(root, scratch, preset, options.configfile, runs, options.cores)
-            verdict = compare(root, scratch, preset, runs, options.tolerance, ended=True)
+            folder = scratch or Path(temporary)
+            repeat(preset, folder, parameters, runs, cores)
+            verdict = compare(preset, Preset(preset.name, folder), runs, tolerance, ended=True)
     print(told(verdict), flush=True)
     if not verdict.holds:
         raise VerificationError(
-            f"preset '{preset}' did not come out again: {len(verdict.changed)} of {verdict.compared} files differ",
+            f"preset '{preset.name}' did not come out again: {len(verdict.changed)} of {verdict.compared} files differ",
             why="on one kind of machine equal work gives equal bytes; on another, numbers stay within the tolerance",
             fix="see whether the results here were made by this code and these parameters: `snakemake -n`, `dvc status`",
         )
 
 
-def repeat(
-    root: Path, scratch: Path, preset: str, overlays: Sequence[Path] = (), runs: Sequence[str] = (), cores: str = "all"
-) -> None:
-    """Run the workflow of `root` in an empty folder, by its own Snakemake.
+def repeat(preset: Preset, scratch: Path, parameters: config.Config, runs: Sequence[str] = (), cores: str = "all") -> None:
+    """Run the workflow of a project in an empty folder, by its own Snakemake.
 
     Args:
-        root: the project. scratch: receives a copy of its code, and all results.
-        overlays: parameter files beside params.yaml. runs: <dataset>/<method>/seed<k>; empty for all.
+        preset: of the project. scratch: receives a copy of its code, and all results.
+        parameters: of the preset, resolved.
+        runs: <dataset>/<method>/seed<k>; empty for all.
         cores: of Snakemake.
     Raises:
         VerificationError: the scratch folder is not empty, or the run failed.
@@ -117,11 +107,11 @@ def repeat(
     scratch.mkdir(parents=True, exist_ok=True)
     if any(scratch.iterdir()):
         raise VerificationError(f"{scratch} is not empty", fix="give --scratch an empty folder, or compare with --again")
-    _copy_code(root, scratch)
-    _link_sources(root, scratch, load([root / "params.yaml", *overlays]))
-    targets = [target for run in runs for target in _targets(root, preset, run)]
+    _copy_code(preset.root, scratch)
+    _link_sources(preset.root, scratch, parameters)
+    write_text(scratch / "params.yaml", config.dump(parameters))  # all of them: an overlay could not take a key away
+    targets = [target for run in runs for target in _targets(preset, run)]
     command = [sys.executable, "-m", "snakemake", "--cores", cores, "--quiet", "progress", "--config", "tracking={uri: ''}"]
-    command += ["--configfile", *(str(path.resolve()) for path in overlays)] if overlays else []
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["PYTHONPATH"] = str(scratch.resolve() / "src")
     if subprocess.run([*command, "--", *targets], cwd=scratch, env=environment).returncode != 0:
@@ -136,9 +126,9 @@ def _copy_code(root: Path, scratch: Path) -> None:
             shutil.copy(root / name, scratch / name)
 
 
-def _link_sources(root: Path, scratch: Path, config: Mapping[str, Any]) -> None:
+def _link_sources(root: Path, scratch: Path, parameters: Mapping[str, Any]) -> None:
     """Let the user's own files, which parameters name from the project's folder, be found from the scratch folder, too."""
-    for entry in config["datasets"].values():
+    for entry in parameters["datasets"].values():
         path = Path(entry["options"].get("path", ""))
         link = Path(os.path.normpath(scratch / path))
         if "path" in entry["options"] and not path.is_absolute() and (root / path).exists() and not link.exists():
@@ -149,23 +139,23 @@ def _link_sources(root: Path, scratch: Path, config: Mapping[str, Any]) -> None:
 
 
 def compare(
-    root: Path, again: Path, preset: str, runs: Sequence[str] = (), tolerance: float = TOLERANCE, ended: bool = False
+    here: Preset, again: Preset, runs: Sequence[str] = (), tolerance: float = TOLERANCE, ended: bool = False
 ) -> Verdict:
-    """Compare every artefact that equal work must give again: checkpoints, samples, values, tables, figures.
+    """Compare every artefact that equal work must give again: checkpoints, samples, metrics, tables, figures.
 
     On another kind of machine (processor capability, threads, versions; from the records) only the measured numbers are
     compared: |after - before| <= max(tolerance |before|, 4 standard errors of the metric, where it has one).
 
     Args:
-        root: the project, with its results. again: the folder in which they were made again.
+        here: with its results. again: the same where they were made again.
         runs: <dataset>/<method>/seed<k>; empty for all.
         tolerance: relative.
         ended: the work in `again` is known to be complete: what is missing there is a leftover here.
     Raises:
         DataError: there is nothing to compare, or a file is missing on one side.
     """
-    names = _here(root, preset, runs)
-    there = set(_artefacts(again, preset, runs))
+    names = _here(here, runs)
+    there = set(_artefacts(again, runs))
     leftovers = [name for name in names if name not in there]
     if ended and leftovers:
         raise DataError(
@@ -175,9 +165,9 @@ def compare(
     if set(names) != there:
         odd = sorted(set(names) ^ there)[0]
         raise DataError(f"{odd} is {'missing there' if odd in names else 'missing here'}", fix="let the run end, then verify")
-    changed = tuple(name for name in names if (root / name).read_bytes() != (again / name).read_bytes())
-    values = [name for name in names if "values" in Path(name).parts and name.endswith(".json")]
-    pairs = [(name, read_json(root / name), read_json(again / name)) for name in values]
+    changed = tuple(name for name in names if (here.root / name).read_bytes() != (again.root / name).read_bytes())
+    measured = [name for name in names if _is_record(name)]
+    pairs = [(name, read_json(here.root / name), read_json(again.root / name)) for name in measured]
     moved = tuple(number for pair in pairs for number in _moved(*pair, tolerance))
     return Verdict(len(names), changed, moved, _differences_of_machines(pairs))
 
@@ -194,30 +184,33 @@ def told(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _here(root: Path, preset: str, runs: Sequence[str]) -> list[str]:
-    """The names of `_artefacts`, of which there must be values: git has the tables of a preset whose values it has not."""
-    names = sorted(_artefacts(root, preset, runs))
-    if not any("values" in Path(name).parts for name in names):
-        what = f"{', '.join(runs)} in preset '{preset}'" if runs else f"preset '{preset}'"
+def _here(preset: Preset, runs: Sequence[str]) -> list[str]:
+    """The names of `_artefacts`, of which there must be metrics."""
+    names = sorted(_artefacts(preset, runs))
+    if not any(_is_record(name) for name in names):
+        what = f"{', '.join(runs)} in preset '{preset.name}'" if runs else f"preset '{preset.name}'"
         raise DataError(f"there are no results of {what} here", fix="run it, or fetch it: `make restore`")
     return names
 
 
-def _artefacts(root: Path, preset: str, runs: Sequence[str]) -> Iterable[str]:
+def _artefacts(preset: Preset, runs: Sequence[str]) -> Iterable[str]:
     """Names, relative to the root, of the files that equal work gives again."""
-    results, checkpoints = Path("results") / preset, Path("checkpoints") / preset
-    if runs:
-        patterns = [f"{results}/{kind}/{run}/*" for run in runs for kind in ("samples", "values")]
-        patterns += [f"{checkpoints}/{run}/model.safetensors" for run in runs]
+    places = [Run.parse(f"{preset.name}/{run}", preset.root) for run in runs]
+    if places:
+        found = [path for run in places for folder in (run.samples, run.metrics) for path in folder.glob("*")]
+        found += [run.checkpoint for run in places]
     else:
-        patterns = [
-            f"{results}/{kind}/**/*" for kind in ("samples", "values", "reference", "tables", "figures", "score/values")
-        ]
-        patterns += [f"{checkpoints}/**/model.safetensors"]
-    for pattern in patterns:
-        for path in root.glob(pattern):
-            if path.is_file() and path.name != "run.json" and not path.name.startswith("."):
-                yield path.relative_to(root).as_posix()
+        folders = [preset.results / kind for kind in KINDS]
+        found = [path for folder in folders for path in folder.rglob("*")]
+        found += preset.checkpoints.rglob(CHECKPOINT)
+    for path in found:
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(CIRCUMSTANCES):
+            yield path.relative_to(preset.root).as_posix()
+
+
+def _is_record(name: str) -> bool:
+    """Whether this is a measured result: metrics, or a study."""
+    return name.endswith(".json") and Path(name).parts[2] in ("metrics", "studies")
 
 
 def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float) -> Iterable[Moved]:
@@ -268,9 +261,9 @@ def _checked_runs(runs: Sequence[str]) -> Sequence[str]:
     return runs
 
 
-def _targets(root: Path, preset: str, run: str) -> list[str]:
-    """The values of one run: what Snakemake is to make again."""
-    found = sorted((root / "results" / preset / "values" / run).glob("*.json"))
+def _targets(preset: Preset, run: str) -> list[str]:
+    """The metrics of one run: what Snakemake is to make again."""
+    found = records.find([Run.parse(f"{preset.name}/{run}", preset.root).metrics])
     if not found:
-        raise DataError(f"there are no values of {run} in results/{preset}", fix="name a run that there is, or run it first")
-    return [path.relative_to(root).as_posix() for path in found]
+        raise DataError(f"there are no metrics of {run} in {preset.results}", fix="name a run that there is, or run it first")
+    return [path.relative_to(preset.root).as_posix() for path in found]

@@ -1,9 +1,7 @@
 """The discrepancy of the score that a trained generative model implies."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,50 +144,23 @@ def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: 
     return model.flow.confine(force)
 
 
-def evaluate_checkpoint(
-    settings: Mapping[str, Any],
-    checkpoint: str | Path,
-    data: str | Path,
-    output: str | Path,
-    device: Any,
-    values: str | Path | None = None,
-) -> None:
-    """Write the discrepancy of a checkpoint at every noise level as metrics `hsd@sigma=...`; to `values`, if given,
-    the same without circumstances (commit, host, seconds).
+def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: Any) -> dict[str, dict[str, Any]]:
+    """The discrepancy of a model at every noise level, as metrics `hsd@sigma=...`; its weights are perturbed in place.
 
     Raises:
-        ConfigurationError, CheckpointError, DataError: a key, checkpoint or data set that cannot be.
+        ConfigurationError: a key or value that cannot be.
         DivergenceError: the implied score drives trajectories out of the finite numbers.
     """
-    from hamflow import data as datasets
-    from hamflow import models
-    from hamflow.files import fingerprint, sha256_of
-    from hamflow.pipeline.provenance import provenance, read_circumstances, write_record
-    from hamflow.runtime import describe_device
     from hamflow.studies.base import read
 
-    began = time.perf_counter()
     spec = read(ModelSpec, settings)
-    dataset, model = datasets.load(data), models.load(checkpoint, device)
-    models.check_belongs(spec.about, checkpoint, model, dataset)
     perturb(model.network, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
     x, label = dataset.batch(np.sort(picked))
     x, label = x.to(device), label.to(device) if model.classes and label is not None else None
     options = spec.options.get(dataset.kind, {})
-    metrics = {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma, options) for sigma in spec.sigmas}
-    facts = {
-        "seed": model.metadata.get("seed"),
-        "checkpoint_sha256": sha256_of(checkpoint),
-        "data_sha256": dataset.sha256,
-        "params_sha256": fingerprint(dict(settings)),
-        "device": describe_device(device),
-        "wall_seconds": time.perf_counter() - began,
-        "training": read_circumstances(Path(checkpoint).parent),
-    }
-    result = {**spec.about, "sampler": "none", "nfe": 0, "seed": facts["seed"], "metrics": metrics}
-    write_record(output, {**result, "provenance": provenance(**facts)}, values)
+    return {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma, options) for sigma in spec.sigmas}
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """What happened: JSONL always (the truth), MLflow where there is a store (imported only when needed)."""
 
+from hamflow.pipeline.provenance import run_key
 from hamflow.tracking.jsonl import JsonlLog, read_jsonl
 from hamflow.tracking.publish import publish
-from hamflow.tracking.records import run_key
 from hamflow.tracking.store import init_store
 from hamflow.tracking.stream import RunStream
 

@@ -1,6 +1,5 @@
 """What the folders of a preset say of its runs: curves, metrics and checkpoint metadata, for MLflow."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +8,11 @@ from typing import Any
 
 from hamflow.errors import CheckpointError, DataError
 from hamflow.files import fingerprint, load_metadata, read_json, sha256_of
-from hamflow.pipeline.provenance import CIRCUMSTANCES, read_circumstances
+from hamflow.pipeline import records
+from hamflow.pipeline.paths import BOUND, CIRCUMSTANCES, Preset
+from hamflow.pipeline.paths import Run as Place
+from hamflow.pipeline.provenance import read_circumstances, run_key
+from hamflow.pipeline.records import Record
 from hamflow.tracking.jsonl import read_jsonl
 from hamflow.tracking.records import (
     LEVELS,
@@ -21,11 +24,8 @@ from hamflow.tracking.records import (
     group_key,
     identity_tags,
     metric_points,
-    run_key,
 )
 
-BOUND = "data"  # stands for a method where real data are measured
-SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # the name of a run's folder; one like seed0-backup is nobody's
 FACTS = ("kimg", "parameters", "data_sha256", "packages")  # of a checkpoint's metadata, which become tags
 
 
@@ -45,9 +45,8 @@ class Run:
         key: by which it is found again.
         place: (preset, dataset, method, seed), or the first of them for a run under which others stand.
         points: without repetition, in order.
-        told: tags that differ between equal runs: commit, host, seconds. Present on the machine that ran, absent
-            after `dvc pull`.
-        told_points: likewise, the speeds.
+        circumstances: tags that differ between equal runs: commit, host, seconds. DVC does not carry them, so they exist only
+            where the run was made. speeds: likewise, as points.
     """
 
     key: str
@@ -55,8 +54,8 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
-    told: dict[str, str] = field(default_factory=dict)
-    told_points: list[Point] = field(default_factory=list)
+    circumstances: dict[str, str] = field(default_factory=dict)
+    speeds: list[Point] = field(default_factory=list)
     data: DataInput | None = None
     checkpoint: Checkpoint | None = None
 
@@ -77,70 +76,50 @@ class Run:
         return fingerprint([self.params, self.tags, self.points, self.data, weights])
 
 
-def gather(results: Path, checkpoints: Path, data: Path) -> tuple[list[Run], list[str]]:
+def gather(preset: Preset) -> tuple[list[Run], list[str]]:
     """The runs of a preset, and the names of those left out because their checkpoint is missing.
 
-    Numbers are read from results/values, which DVC versions, or where they are not there, from results/metrics.
-
-    Args:
-        results: results/<preset>; its name is the preset.
-        checkpoints: checkpoints/<preset>.
-        data: the folder of the data sets; one that is not there is described by its digest alone.
     Raises:
         CheckpointError, DataError: a file that is truncated or not ours.
     """
     runs, missing = [], []
-    for dataset, method, seed in _seeds(results, checkpoints):
-        files = _Files(results, checkpoints, Path(dataset, method, f"seed{seed}"))
-        if method != BOUND and not files.model.exists():
-            missing.append(str(files.name))
+    for place in preset.runs():
+        files = _Files(place)
+        if place.method != BOUND and not place.checkpoint.exists():
+            missing.append(place.name)
         else:
-            runs.append(_run(files, results.name, dataset, method, seed, data / dataset))
+            runs.append(_run(files))
     return runs, missing
 
 
-def _seeds(results: Path, checkpoints: Path) -> list[tuple[str, str, int]]:
-    """Every (dataset, method, seed) that has metrics or a checkpoint, sorted."""
-    found = {path.parent for kind in ("values", "metrics") for path in (results / kind).glob("*/*/seed*/*.json")}
-    found |= {path.parent for path in checkpoints.glob("*/*/seed*/model.safetensors")}
-    return sorted({(p.parts[-3], p.parts[-2], int(named[1])) for p in found if (named := SEED.fullmatch(p.name))})
-
-
 class _Files:
-    """What there is of one (dataset, method, seed)."""
+    """What there is of one run."""
 
-    def __init__(self, results: Path, checkpoints: Path, name: Path):
-        self.name = name
-        self.folder = checkpoints / name
-        self.model = self.folder / "model.safetensors"
-        self._values, self._metrics = results / "values" / name, results / "metrics" / name
+    def __init__(self, place: Place):
+        self.place = place
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """Of the checkpoint; empty where real data are measured."""
-        return load_metadata(self.model) if self.model.exists() else {}
+        return load_metadata(self.place.checkpoint) if self.place.checkpoint.exists() else {}
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
-        """The metrics JSON, in order of their names."""
-        paths = {path.name: path for folder in (self._metrics, self._values) for path in folder.glob("*.json")}
-        return [_read_record(paths[name]) for name in sorted(paths)]
+    def records(self) -> list[Record]:
+        """The metrics, in order of their names."""
+        return [records.read(path) for path in records.find([self.place.metrics])]
 
     @property
     def circumstances(self) -> dict[str, Any]:
         """Commit, host and seconds of the training or, where nothing was trained, of the evaluation."""
-        if self.model.exists():
-            return read_circumstances(self.folder)
-        for path in sorted(self._metrics.glob("*.json")):
-            facts = _read_record(path).get("provenance", {})
-            return {key: facts[key] for key in CIRCUMSTANCES if key in facts}
-        return {}
+        if self.place.checkpoint.exists():
+            return read_circumstances(self.place.checkpoints / CIRCUMSTANCES)
+        return read_circumstances(self.place.metrics / CIRCUMSTANCES).get("evaluation", {})
 
     @property
     def data_sha256(self) -> str:
         """Of the data set's manifest; empty where no file names it."""
-        told = (self.metadata, *(record.get("provenance", {}) for record in self.records))
-        return next((facts["data_sha256"] for facts in told if "data_sha256" in facts), "")
+        known = (self.metadata, *(record.provenance for record in self.records))
+        return next((facts["data_sha256"] for facts in known if "data_sha256" in facts), "")
 
     def history(self) -> list[dict[str, Any]]:
         """The reports of the training that the checkpoint holds, else those of train.jsonl."""
@@ -148,58 +127,61 @@ class _Files:
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of train.jsonl, which also has the speeds; empty where it is not there."""
-        path = self.folder / "train.jsonl"
+        path = self.place.log
         try:
             return read_jsonl(path) if path.exists() else []
         except ValueError as error:
             raise DataError(f"{path} is not a training log: {error}", fix="delete it, or train again") from error
 
 
-def _run(files: _Files, preset: str, dataset: str, method: str, seed: int, data: Path) -> Run:
+def _run(files: _Files) -> Run:
     """All of one run. Raises CheckpointError for metadata that are not those of a training here."""
     try:
-        run = _described(files, preset, dataset, method, seed, data)
+        run = _described(files)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{files.model} has metadata that hamflow did not write: {type(error).__name__}: {error}",
+            f"{files.place.checkpoint} has metadata that hamflow did not write: {type(error).__name__}: {error}",
             fix="delete it and train again, or fetch it anew with `dvc checkout`",
         ) from error
-    _tell(run, files)
+    _add_circumstances(run, files)
     return run
 
 
-def _described(files: _Files, preset: str, dataset: str, method: str, seed: int, data: Path) -> Run:
+def _described(files: _Files) -> Run:
     """What equal work repeats of a run."""
-    metadata = files.metadata
+    place, metadata = files.place, files.metadata
     spec = metadata.get("spec")
     facts = flatten({name: metadata[name] for name in FACTS if name in metadata}, "hamflow.")
+    identity = (place.preset.name, place.dataset, place.method, place.seed)
+    points = (point for record in files.records for point in metric_points(record))
     run = Run(
-        key=run_key(preset, dataset, method, seed, spec),
-        place=(preset, dataset, method, f"seed{seed}"),
+        key=run_key(*identity, spec),
+        place=(*identity[:3], f"seed{place.seed}"),
         params=flatten(spec or {}),
-        tags=identity_tags(preset, dataset, method, seed) | facts,
-        points=_unique(_curve(files.history(), files.model), _metrics(files.records)),
+        tags=identity_tags(*identity) | facts,
+        points=_unique(_curve(files.history(), place.checkpoint), points),
     )
     if files.data_sha256:
-        run.data = _data_input(dataset, files.data_sha256, data, "evaluation" if method == BOUND else "training")
-    if files.model.exists():
-        run.checkpoint = Checkpoint(files.model, sha256_of(files.model))
+        context = "evaluation" if place.method == BOUND else "training"
+        run.data = _data_input(place.dataset, files.data_sha256, place.data, context)
+    if place.checkpoint.exists():
+        run.checkpoint = Checkpoint(place.checkpoint, sha256_of(place.checkpoint))
     return run
 
 
-def _tell(run: Run, files: _Files) -> None:
+def _add_circumstances(run: Run, files: _Files) -> None:
     """Add what differs between equal runs, unless train.jsonl and run.json are of another training than the checkpoint.
 
     DVC versions the checkpoint alone: after a retraining and `dvc checkout` of the earlier weights, the later training's
     files lie beside them. But for the speeds, a log of the same training has the checkpoint's own curve.
     """
-    curve, log = set(_curve(files.history(), files.model)), set(_curve(files.log(), files.folder))
+    curve, log = set(_curve(files.history(), files.place.checkpoint)), set(_curve(files.log(), files.place.log))
     names = {point.name for point in curve}
     ours = curve == {point for point in log if point.name in names}
     if ours or not log:  # without a log, nothing speaks against run.json
-        run.told = _told(files.circumstances)
+        run.circumstances = _tags(files.circumstances)
     if ours:
-        run.told_points = _unique(log - curve)
+        run.speeds = _unique(log - curve)
 
 
 def _unique(*points: Any) -> list[Point]:
@@ -216,27 +198,11 @@ def _curve(records: list[dict[str, Any]], where: Path) -> Iterator[Point]:
         ) from error
 
 
-def _metrics(records: list[dict[str, Any]]) -> Iterator[Point]:
-    for record in records:
-        yield from metric_points(record)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = read_json(path)
-        list(metric_points(record))
-        if not isinstance(record.get("provenance", {}).get("data_sha256", ""), str):
-            raise TypeError("its provenance.data_sha256 is no text")
-        return record
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not a metrics file: {error}", fix="delete it and evaluate again") from error
-
-
-def _told(circumstances: Mapping[str, Any]) -> dict[str, str]:
-    told = flatten({key: value for key, value in circumstances.items() if value is not None}, "hamflow.")
-    if "hamflow.git_commit" in told:
-        told["mlflow.source.git.commit"] = told["hamflow.git_commit"]
-    return told
+def _tags(circumstances: Mapping[str, Any]) -> dict[str, str]:
+    tags = flatten({key: value for key, value in circumstances.items() if value is not None}, "hamflow.")
+    if "hamflow.git_commit" in tags:
+        tags["mlflow.source.git.commit"] = tags["hamflow.git_commit"]
+    return tags
 
 
 def _data_input(dataset: str, sha256: str, folder: Path, context: str) -> DataInput:

@@ -1,18 +1,18 @@
 """Back-fill MLflow from the files of a preset, any number of times, without repeating anything."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hamflow.errors import ConfigurationError, DataError
+from hamflow.errors import DataError
 from hamflow.files import fingerprint, sha256_of
+from hamflow.pipeline.paths import CIRCUMSTANCES, Preset
 from hamflow.tracking import store
 from hamflow.tracking.gather import Run, gather
 from hamflow.tracking.records import KEY_TAG
 
 CONTENT_TAG = "hamflow.published"  # fingerprint of the content published last: a run with equal content is skipped
-ARTEFACTS = {"tables": "tables", "figures": "figures", "score/values": "score"}  # folder of the preset: of the artefacts
+ARTEFACTS = ("tables", "figures", "studies")  # folders of the preset: of the artefacts
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Summary:
         return text
 
 
-def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: str, data: str | Path = "data") -> Summary:
+def publish(preset: Preset, uri: str, experiment: str) -> Summary:
     """One MLflow run for each (preset, dataset, method, seed), below runs for the method, the data set and the preset.
 
     A run is found by its key, so that publishing again changes nothing, and runs that were streamed in part
@@ -44,35 +44,25 @@ def publish(results: str | Path, checkpoints: str | Path, uri: str, experiment: 
     registered model. The preset's run has the tables and figures. An absent SQLite store is created.
 
     Args:
-        results: results/<preset>; the folder's name is the preset.
-        checkpoints: checkpoints/<preset>.
+        preset: its folders.
         uri: MLflow's store; MLFLOW_TRACKING_URI overrides it.
         experiment: MLflow's experiment; MLFLOW_EXPERIMENT_NAME overrides it.
-        data: the folder of the data sets.
     Raises:
         TrackingError: no MLflow, or a store that is away or refuses.
-        ConfigurationError: folders of two presets.
         CheckpointError, DataError: a file that cannot be read; nothing to publish.
     """
     uri, experiment = store.require_usable(uri), store.resolve_experiment(experiment)
-    results, checkpoints = (Path(os.path.abspath(folder)) for folder in (results, checkpoints))  # "." has no name
-    if results.name != checkpoints.name:
-        raise ConfigurationError(
-            f"{results} and {checkpoints} are of two presets, '{results.name}' and '{checkpoints.name}'",
-            why="numbers of one preset would stand beside the models of another",
-            fix="name the folders of one preset, for example results/quickstart and checkpoints/quickstart",
-        )
-    runs, missing = gather(results, checkpoints, Path(data))
+    runs, missing = gather(preset)
     if not runs:
         raise DataError(
-            f"there is nothing to publish: no checkpoints in {checkpoints} and no bound in {results}",
+            f"there is nothing to publish: no checkpoints in {preset.checkpoints} and no bound in {preset.results}",
             fix="run the experiment first, or fetch it: `dvc checkout`",
         )
     store.init_store(uri)
     store.require_answer(uri)
     with store.locked(uri), store.explained(uri):
         publication = _Publication(uri, experiment, missing)
-        publication.write_preset(results)
+        publication.write_preset(preset)
         for run in runs:
             publication.write(run)
         return publication.summary
@@ -88,11 +78,11 @@ class _Publication:
         self.summary = Summary(missing=missing)
         self._ids: dict[tuple[str, ...], str] = {}  # of the runs under which others stand, by place
 
-    def write_preset(self, results: Path) -> None:
-        """The run of the whole preset, with its tables and figures."""
-        folders = [(results / folder, name) for folder, name in ARTEFACTS.items()]
-        files = [(path, name) for folder, name in folders for path in sorted(folder.glob("*")) if path.is_file()]
-        run = Run.group(results.name)
+    def write_preset(self, preset: Preset) -> None:
+        """The run of the whole preset, with its tables, figures and studies."""
+        found = [(path, name) for name in ARTEFACTS for path in sorted((preset.results / name).glob("*")) if path.is_file()]
+        files = [(path, name) for path, name in found if not path.name.endswith(f".{CIRCUMSTANCES}")]
+        run = Run.group(preset.name)
         run.tags["hamflow.artefacts"] = fingerprint({f"{name}/{path.name}": sha256_of(path) for path, name in files})
         self._ids[run.place] = self._upsert(run, files)
 
@@ -119,11 +109,11 @@ class _Publication:
         for path, folder in files or []:
             self.client.log_artifact(run_id, str(path), folder)
         self._link(run_id, run)
-        points = run.points + run.told_points
+        points = run.points + run.speeds
         known = store.known_points(self.client, found, {point.name for point in points})
         new = [point for point in points if point not in known]
         # The content tag comes with the last points: a publication that is cut short is taken up again.
-        store.write(self.client, run_id, new, run.params, run.tags | run.told | {CONTENT_TAG: run.content})
+        store.write(self.client, run_id, new, run.params, run.tags | run.circumstances | {CONTENT_TAG: run.content})
         self.summary.points += len(new)
         if found.info.status != "FINISHED":
             self.client.set_terminated(run_id)
@@ -142,5 +132,5 @@ class _Publication:
 def _is_complete(found: Any, run: Run) -> bool:
     """Whether a run in the store has all of this one. Of circumstances (commit, host, seconds) only the names count."""
     tags, metrics = found.data.tags, found.data.metrics
-    names = {point.name for point in run.told_points}
-    return tags.get(CONTENT_TAG) == run.content and run.told.keys() <= tags.keys() and names <= metrics.keys()
+    names = {point.name for point in run.speeds}
+    return tags.get(CONTENT_TAG) == run.content and run.circumstances.keys() <= tags.keys() and names <= metrics.keys()

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamflow.files import canonical_json, fingerprint
+from hamflow.pipeline.records import Record
 
 FORBIDDEN = re.compile(r"[^\w./ :-]")  # characters that MLflow refuses in the name of a metric
 KEY_TAG = "hamflow.key"  # by this tag a run is found again
@@ -35,20 +34,6 @@ class DataInput(NamedTuple):
     schema: str | None
     profile: str | None
     context: str
-
-
-def run_key(preset: str, dataset: str, method: str, seed: int, spec: Mapping[str, Any] | None) -> str:
-    """The name of a run that anyone can compute: equal runs have equal keys. `spec` is the training spec."""
-    return fingerprint({"preset": preset, "dataset": dataset, "method": method, "seed": seed, "spec": spec})
-
-
-def preset_of(folder: str | Path) -> str:
-    """The preset of <preset>/<dataset>/<method>/seed<k>; empty for a folder that lies less deep.
-
-    Links are not followed: `publish` too takes the names as they were typed, and the key must be the same.
-    """
-    names = Path(os.path.abspath(folder)).parts[1:]
-    return names[-4] if len(names) >= 4 else ""
 
 
 def group_key(*place: str) -> str:
@@ -86,11 +71,11 @@ def curve_points(record: Mapping[str, Any]) -> Iterator[Point]:
             yield Point(f"train/{name}", float(value), step)
 
 
-def metric_points(result: Mapping[str, Any]) -> Iterator[Point]:
-    """The metrics of one metrics JSON as `<metric>/<sampler>`, at step = NFE."""
-    for name, metric in result["metrics"].items():
-        if _is_number(metric["value"]):
-            yield Point(f"{FORBIDDEN.sub('_', name)}/{result['sampler']}", float(metric["value"]), round(result["nfe"]))
+def metric_points(record: Record) -> Iterator[Point]:
+    """The metrics of one record as `<metric>/<sampler>`, at step = NFE."""
+    for name, metric in record.metrics.items():
+        if metric.value is not None:
+            yield Point(f"{FORBIDDEN.sub('_', name)}/{record.sampler}", float(metric.value), round(record.nfe))
 
 
 def data_input(name: str, sha256: str, manifest: Mapping[str, Any] | None, context: str) -> DataInput:

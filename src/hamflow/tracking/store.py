@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from hamflow.errors import UserError
 from hamflow.tracking.records import KEY_TAG, DataInput, Point
 
+DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "hamflow"
 POINTS_A_BATCH = 1000  # MLflow's limit
 LOCK_SECONDS = 60
 ANSWER_SECONDS = 5.0  # in which a store must answer at first

@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from hamflow.files import canonical_json
+from hamflow.pipeline.provenance import run_key
 from hamflow.tracking import store
-from hamflow.tracking.records import flatten, identity_tags, run_key, run_name
+from hamflow.tracking.records import flatten, identity_tags, run_name
 
 SECONDS_TO_CLOSE = 0.6  # together with starting the process and killing it: less than a second
 SECONDS_TO_DIE = 0.2  # of a process that was killed
@@ -75,7 +76,7 @@ class RunStream:
         seed: int,
         spec: Mapping[str, Any],
         uri: str,
-        experiment: str,
+        experiment: str = store.DEFAULT_EXPERIMENT,
         say: Callable[[str], None] = _print,
         patience: float = SECONDS_TO_CLOSE,
     ) -> "RunStream":

@@ -1,0 +1,134 @@
+"""The source files behind a job: the modules that it imports, and what these import, within hamflow."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Modules that print, parse or log. They cannot change a result, so they are no inputs of any job.
+WITHOUT_EFFECT = (
+    "hamflow.cli",
+    "hamflow.config",
+    "hamflow.errors",
+    "hamflow.progress",
+    "hamflow.pipeline.paths",
+    "hamflow.pipeline.provenance",
+    "hamflow.pipeline.targets",
+    "hamflow.tracking",
+    "hamflow.verbs.arguments",
+)
+
+# Read with expressions: `ast` takes a quarter of a second more of every call of Snakemake.
+IMPORT = re.compile(r"^\s*(?:from (hamflow[\w.]*) import (\([^)]*\)|.*)|import (hamflow[\w.]+))", flags=re.MULTILINE)
+REGISTRY = re.compile(r"Registry\w*(?:\[[^=]*\])?\([^()]*\"(hamflow[\w.]*)\"")  # whose modules are imported on first use
+REGISTERED = re.compile(r"^@(?:(\w+)\.)?register\(\"(\w+)\"[,)]", flags=re.MULTILINE)
+HOME = re.compile(r"\"(\w+)\": \"(\w+)\"")  # in a package that imports its names on first use: {name: module}
+QUOTED = re.compile(r"\"(\w+)\"")
+
+
+class Module(NamedTuple):
+    """One source file: its registrations are (registry, name), its imports names below hamflow, modules or not."""
+
+    path: Path
+    registered: frozenset[tuple[str, str]]
+    registries: frozenset[str]
+    imports: frozenset[tuple[str, str]]
+    homes: Mapping[str, str]
+    quoted: frozenset[str]
+
+
+class Sources:
+    """The modules of a source tree, each read once.
+
+    Args:
+        root: the folder that holds hamflow/.
+    """
+
+    def __init__(self, root: Path = Path("src")):
+        self.root = root
+
+    @cached_property
+    def paths(self) -> dict[str, Path]:
+        """The modules' files by their dotted names."""
+        found = {
+            ".".join(path.relative_to(self.root).with_suffix("").parts): path for path in self.root.glob("hamflow/**/*.py")
+        }
+        return {name.removesuffix(".__init__"): path for name, path in sorted(found.items())}
+
+    @cache  # noqa: B019  as many as there are modules
+    def module(self, name: str) -> Module:
+        text = self.paths[name].read_text(encoding="utf-8")
+        imports = set()
+        for package, names, alone in IMPORT.findall(text):
+            imports |= {(package, found) for found in re.findall(r"\w+", names)} if package else {(alone, "")}
+        origin = next((package for package, found in imports if found == "register"), name)  # of a plain `@register`
+        return Module(
+            self.paths[name],
+            frozenset((registry or origin, entry) for registry, entry in REGISTERED.findall(text)),
+            frozenset(REGISTRY.findall(text)),
+            frozenset(imports),
+            dict(HOME.findall(text)) if "__getattr__" in text else {},
+            frozenset(QUOTED.findall(text)),
+        )
+
+    def behind(self, *modules: str, used: frozenset[str] = frozenset()) -> list[str]:
+        """The files behind modules, sorted.
+
+        A module that enters objects into a registry is left out where the job uses other objects of that registry: another
+        flow, another data set. So adding a method repeats no other.
+
+        Args:
+            modules: dotted, below hamflow; a package stands for all of its modules.
+            used: names that the job's parameters hold. Names that the modules themselves quote count, too.
+        """
+        first = [name for module in modules for name in self._below(f"hamflow.{module}")]
+        used = used.union(*(self.module(name).quoted for name in first))
+        found, queue = set(first), list(first)
+        while queue:
+            for name in self._follow(queue.pop(), used):
+                if name not in found and not any(name == one or name.startswith(f"{one}.") for one in WITHOUT_EFFECT):
+                    found.add(name)
+                    queue.append(name)
+        return sorted(str(self.module(name).path) for name in found)
+
+    def _follow(self, name: str, used: frozenset[str]) -> Iterator[str]:
+        """What a module imports: at its head, in its functions, and by the registries that it makes."""
+        module = self.module(name)
+        for package, found in module.imports:
+            candidates = [package, f"{package}.{found}"]
+            if package in self.paths and found in (homes := self.module(package).homes):
+                candidates.append(f"{package}.{homes[found]}")
+            yield from (one for one in candidates if one != "hamflow" and one in self.paths and self._needed(one, used))
+        for package in module.registries:
+            yield from (one for one in self._below(package) if self._needed(one, used))
+
+    def _needed(self, name: str, used: frozenset[str]) -> bool:
+        """Whether a module registers nothing, or something that is used, or what nobody names."""
+        registered = self.module(name).registered
+        if not registered or any(entry in used for _, entry in registered):
+            return True
+        package = name.rpartition(".")[0]
+        return not any(registry in self._named(package, used) for registry, _ in registered)
+
+    @cache  # noqa: B019
+    def _named(self, package: str, used: frozenset[str]) -> frozenset[str]:
+        """The registries of a package of which the job names an entry."""
+        entries = (entry for name in self._below(package) for entry in self.module(name).registered)
+        return frozenset(registry for registry, entry in entries if entry in used)
+
+    def _below(self, package: str) -> list[str]:
+        return [name for name in self.paths if name == package or name.startswith(f"{package}.")]
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """Every text within nested parameters, keys and values: any of them may be a registered name."""
+    if isinstance(value, Mapping):
+        yield from value
+        for nested in value.values():
+            yield from names_in(nested)
+    elif isinstance(value, list):
+        for nested in value:
+            yield from names_in(nested)
+    elif isinstance(value, str):
+        yield value

@@ -1,0 +1,69 @@
+"""What a preset consists of: its runs, settings and studies, and the files that Snakemake is to make."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hamflow import config
+from hamflow.pipeline.paths import BOUND_SETTING, HSD, Preset, Run, setting_of
+
+Parameters = Mapping[str, Any]
+
+
+def runs(parameters: Parameters) -> list[Run]:
+    """Every trained model: data set x method x seed."""
+    preset, run = Preset(parameters["preset"]), parameters["run"]
+    return [preset.run(d, m, k) for d in run["datasets"] for m in run["methods"] for k in parameters["seeds"]]
+
+
+def settings(parameters: Parameters, method: str) -> list[str]:
+    """The settings, <sampler>-nfe<n>, at which a method is sampled."""
+    own = parameters["methods"][method].get("samplers")
+    pairs = config.sampler_settings({"sampling": {"settings": own}} if own else dict(parameters))
+    return [setting_of(sampler, nfe) for sampler, nfe in pairs]
+
+
+def methods_by_settings(parameters: Parameters) -> dict[tuple[str, ...], list[str]]:
+    """The distinct lists of settings, each with the methods that are sampled so."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for method in parameters["methods"]:
+        groups.setdefault(tuple(settings(parameters, method)), []).append(method)
+    return groups
+
+
+def largest_setting(parameters: Parameters) -> str:
+    """The setting with the most evaluations, at which samples are shown."""
+    pairs = config.sampler_settings(dict(parameters))
+    return setting_of(*max(pairs, key=lambda pair: pair[1] if pair[1] != "auto" else 0))
+
+
+def studies(parameters: Parameters) -> list[str]:
+    """The experiments that are no row of Table 1."""
+    return sorted(parameters["score"]["experiments"])
+
+
+def metrics(parameters: Parameters) -> list[Path]:
+    """The records behind Table 1: the bounds, every run at every setting, and the discrepancies."""
+    preset = Preset(parameters["preset"])
+    found = [preset.bound(dataset).metrics / f"{BOUND_SETTING}.json" for dataset in parameters["run"]["datasets"]]
+    for run in runs(parameters):
+        found += [run.metrics / f"{setting}.json" for setting in settings(parameters, run.method)]
+        found += [run.metrics / f"{HSD}.json"] if parameters["score"]["hsd"]["sigmas"] else []
+    return found
+
+
+def tables(parameters: Parameters) -> list[Path]:
+    preset = Preset(parameters["preset"])
+    return [preset.table(name) for name in ("table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else []))]
+
+
+def parents(parameters: Parameters, method: str) -> list[str]:
+    """The methods whose checkpoints a training of this one starts from."""
+    return list(parameters["methods"][method].get("parents", {}).values())
+
+
+def cost(parameters: Parameters, dataset: str, method: str) -> float:
+    """The priority of a training: the longest first, images (whose step costs more) before points."""
+    training = config.training_spec(dict(parameters), dataset, method)["training"]
+    image = parameters["networks"][parameters["datasets"][dataset]["network"]]["kind"] == "unet"
+    return training["train_kimg"] * (1000 if image else 1)

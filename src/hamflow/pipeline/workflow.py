@@ -1,0 +1,111 @@
+"""What the workflow does beside its jobs: reads the parameters, writes them for the jobs, keeps its folders in order."""
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hamflow import config
+from hamflow.errors import ConfigurationError, UserError
+from hamflow.files import fingerprint, write_text
+from hamflow.pipeline.paths import CHECKPOINT, STATE, Preset
+
+DEFAULTS = Path("params.yaml")
+
+
+def checked(parameters: Mapping[str, Any], by_hand: Mapping[str, Any]) -> config.Config:
+    """The parameters, validated; a user's mistake ends Snakemake with its paragraph and exit code 2.
+
+    Args:
+        parameters: as Snakemake merged them. by_hand: what `--config` gave.
+    """
+    try:
+        complete = config.check(config.merge(parameters, typed(by_hand)))
+        refuse_changed_data(complete)
+        if not config.sampler_settings(complete):
+            raise ConfigurationError("`sampling.settings` names no sampler with a budget", fix="for example {heun: [9]}")
+        return complete
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def typed(value: Any) -> Any:
+    """What `--config` gave, with the types of YAML: Snakemake reads what is nested, as in `training={batch: 64}`, as text."""
+    if isinstance(value, Mapping):
+        return {key: typed(nested) for key, nested in value.items()}
+    if isinstance(value, list):
+        return [typed(nested) for nested in value]
+    return yaml.safe_load(value) if isinstance(value, str) and value else value  # an empty text is one
+
+
+def refuse_changed_data(parameters: config.Config) -> None:
+    """data/<dataset> is shared by all presets, so an overlay may add data sets but not redefine one of the defaults."""
+    defaults = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["datasets"]
+    for name in defaults.keys() & parameters["datasets"].keys():
+        for key in ("source", "options"):
+            here, there = parameters["datasets"][name][key], defaults[name][key]
+            if here != there:
+                raise ConfigurationError(
+                    f"`datasets.{name}.{key}` is {here} here, but {there} in {DEFAULTS}",
+                    why=f"data/{name} is shared by all presets: their results would silently be of different data",
+                    fix=f"change it in {DEFAULTS}, or add an entry of another name to `datasets` and to `run.datasets`",
+                )
+
+
+def write_parameters(parameters: config.Config, preset: Preset) -> None:
+    """Write results/<preset>/params.yaml, from which the jobs read them, unless it holds the same."""
+    text = config.dump(parameters)
+    with contextlib.suppress(OSError):
+        if preset.parameters.read_text(encoding="utf-8") == text:
+            return
+    write_text(preset.parameters, text)
+
+
+def users_files(path: str | None) -> str:
+    """The fingerprint of the user's own images, by name, size and time of change: other files are prepared again."""
+    place = Path(path or os.devnull)
+    files = [place] if place.is_file() else sorted(place.rglob("*"))
+    return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()])
+
+
+def settle_fetched_files(folders: Iterable[Path]) -> None:
+    """Where Snakemake has no records, as in a fresh clone after `dvc pull`, take the artefacts as made together, just now.
+
+    Fetched files have arbitrary times of change, which would make some look older than their inputs. `make restore` also
+    writes the records, by which later changes of parameters are noticed.
+    """
+    if any(Path(".snakemake", "metadata").glob("*")):
+        return
+    now = time.time()
+    for folder in folders:
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):  # of another user, or on a read-only disk
+                os.utime(path, (now, now))
+
+
+def forget_kept_checkpoints(preset: Preset) -> None:
+    """Drop the links that `hamflow train --keep` made, once Snakemake itself has seen the trainings end."""
+    for kept in preset.checkpoints.glob(f"*/*/seed*/{STATE}/*/{CHECKPOINT}"):
+        shutil.rmtree(kept.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other states lie beside it
+            kept.parent.parent.rmdir()
+
+
+def set_environment(tracking: Mapping[str, str], remote: bool) -> bool:
+    """What the jobs find around them: `hamflow` beside this Python, and MLflow's store. Returns whether there is a store."""
+    beside = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([beside, os.environ.get("PATH", os.defpath)])
+    if tracking["uri"]:
+        os.environ.setdefault("MLFLOW_TRACKING_URI", tracking["uri"])
+    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", tracking["experiment"])
+    store = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if remote and store.startswith("sqlite:"):  # its locks do not hold between nodes: `publish` fills the store afterwards
+        del os.environ["MLFLOW_TRACKING_URI"]
+    return bool(store)

@@ -1,0 +1,94 @@
+"""draw samples at every (sampler, NFE) of the parameters"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from hamflow import config
+from hamflow.verbs import arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_place(parser, "PRESET/DATASET/METHOD/seedK", spec=True)
+    arguments.add_paths(
+        parser, checkpoint="model.safetensors", data="folder of the data set", output="folder of <sampler>-nfe<n>.npy and .json"
+    )
+    arguments.add_seed(parser)
+    arguments.add_device(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    place = arguments.run_of(options)
+    spec = arguments.specification(options, place, lambda c, r: config.sampling_spec(c, r.dataset, r.method))
+    sample(
+        spec,
+        arguments.path(options, "checkpoint", place and place.checkpoint),
+        arguments.path(options, "data", place and place.data),
+        arguments.seed(options, place),
+        arguments.path(options, "output", place and place.samples),
+        options.device,
+    )
+
+
+def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int, output: Path, device: str = "auto") -> None:
+    """Draw spec["n_samples"] samples for each setting of the spec: `<sampler>-nfe<n>.npy` and `.json` in `output`.
+
+    Those of other settings, which lie there from before, are deleted. `run.json` beside them holds what differs between two
+    runs of this work: commit, host, seconds of each setting.
+
+    Sample i starts from noise of seed `1e6 seed + i`, whatever the batch size, sampler and device; the class label of a
+    conditional model is that number modulo the number of classes.
+
+    Args:
+        spec: `hamflow.config.sampling_spec`.
+        checkpoint: model.safetensors of the method and data set of the spec.
+        data_folder: the data set it was trained on (for the pixel format and the check that they belong together).
+        seed: of the training run; chooses a range of a million sample seeds.
+        output: folder of the samples; uint8 [N, H, W, C] for images, float32 [N, D] for points.
+    Raises:
+        CheckpointError: the checkpoint is of another method or other data. DivergenceError: samples that are not finite.
+    """
+    import numpy as np
+    import torch
+
+    from hamflow import data, models, runtime
+    from hamflow.errors import DivergenceError
+    from hamflow.files import fingerprint, save_array, sha256_of, write_json
+    from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
+    from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
+    from hamflow.sampling.drawing import draw
+    from hamflow.draws import SEEDS_PER_RUN
+
+    chosen = runtime.configure(device)
+    model, dataset = models.load(checkpoint, chosen), data.load(data_folder)
+    models.check_belongs(spec, checkpoint, model, dataset)
+    first = seed * SEEDS_PER_RUN
+    known = origin(
+        seed=seed,
+        first_seed=first,
+        checkpoint_sha256=sha256_of(checkpoint),
+        data_sha256=dataset.sha256,
+        params_sha256=fingerprint(spec),
+        device=runtime.describe_device(chosen),
+    )
+    for left in output.glob("*-nfe*.*"):
+        left.unlink()
+    seconds = {}
+    for sampler, nfe in spec["settings"]:
+        began = time.perf_counter()
+        samples, spent = draw(model, spec, sampler, nfe, range(first, first + spec["n_samples"]))
+        if not bool(torch.isfinite(samples).all()):
+            raise DivergenceError(
+                f"{sampler} with {nfe} evaluations gave samples that are not finite, from {checkpoint}",
+                why="their metrics would mean nothing",
+                fix="look at the model's training curve; a smaller learning rate may be needed",
+            )
+        array = dataset.to_pixels(samples) if dataset.kind == "image" else samples.cpu().numpy().astype(np.float32)
+        name = setting_of(sampler, nfe)
+        save_array(output / f"{name}.npy", array)
+        setting = {"sampler": sampler, "nfe": spent, "nfe_requested": nfe, "n": len(array), "grid": spec["grid"]}
+        write_json(output / f"{name}.json", {**setting, **known})
+        seconds[name] = time.perf_counter() - began
+    trained = read_circumstances(checkpoint.with_name(CIRCUMSTANCES))
+    write_json(output / CIRCUMSTANCES, {"sampling": circumstances(wall_seconds=seconds), "training": trained})

@@ -1,0 +1,33 @@
+"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/comparison: the table of that study"""
+
+import argparse
+from pathlib import Path
+
+from hamflow.pipeline import targets
+from hamflow.verbs import arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_place(parser, "PRESET")
+    arguments.add_paths(parser, output="folder of the tables")
+    parser.add_argument(
+        "--metrics", type=Path, nargs="+", metavar="DIR", help="only what lies there (default: all of the preset)"
+    )
+    parser.add_argument("--setting", nargs="+", metavar="NAME", help="only these: heun-nfe35, hsd, real-nfe0, ...")
+
+
+def run(options: argparse.Namespace) -> None:
+    from hamflow.report import tabulate
+    from hamflow.report.score import tabulate_comparison
+
+    if "/" in options.place:
+        preset, name = arguments.part_of(options, "PRESET/STUDY")
+        tabulate_comparison(preset.study(name), (options.output or preset.table("")) / "score.csv")
+        return
+    preset = arguments.preset_of(options)
+    files = targets.metrics(arguments.parameters(options, preset))
+    folders = options.metrics or sorted({path.parent for path in files})
+    settings = options.setting or sorted({path.stem for path in files})
+    output = options.output or preset.table("")
+    rows = tabulate(folders, output, settings)
+    print(f"{output / 'table1.csv'}: {len(rows)} lines, preset {rows[0]['preset']}")

@@ -1,0 +1,63 @@
+"""train one method on one data set; resumes by itself; SIGTERM stops it (exit code 75)"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hamflow import config
+from hamflow.files import exclusive, load_metadata
+from hamflow.pipeline.paths import CHECKPOINT, CIRCUMSTANCES, LOG, Run
+from hamflow.verbs import arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    arguments.add_place(parser, "PRESET/DATASET/METHOD/seedK", spec=True)
+    arguments.add_paths(parser, data="folder of the data set", output="folder of the checkpoint")
+    arguments.add_seed(parser)
+    arguments.add_device(parser)
+    parser.add_argument("--keep", action="store_true", help="keep links to the result in state/, from which it can be put back")
+
+
+def run(options: argparse.Namespace) -> None:
+    place = arguments.run_of(options)
+    spec = arguments.specification(options, place, lambda c, r: config.training_spec(c, r.dataset, r.method))
+    output = arguments.path(options, "output", place and place.checkpoints)
+    data = arguments.path(options, "data", place and place.data)
+    seed = arguments.seed(options, place)
+    with exclusive(output / ".training") as waited:
+        if waited and _is_trained(output, spec, seed):
+            print(f"{output} was trained meanwhile by the other process", flush=True)
+        else:
+            _train_alone(spec, data, seed, output, options)
+
+
+def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:
+    if not all((output / name).exists() for name in (CHECKPOINT, LOG, CIRCUMSTANCES)):
+        return False
+    metadata = load_metadata(output / CHECKPOINT)
+    return (metadata.get("spec"), metadata.get("seed")) == (spec, seed)
+
+
+def _train_alone(spec: config.Config, data: Path, seed: int, output: Path, options: argparse.Namespace) -> None:
+    """Train, and pass on every report to MLflow where there is a store."""
+    from hamflow.tracking import RunStream
+    from hamflow.training import train
+    from hamflow.training.interruption import EXIT_CODE, Interrupted
+
+    place = Run.of(output)
+    stream = RunStream.of_training(
+        preset=place.preset.name if place else "",
+        dataset=spec["dataset"],
+        method=spec["method"],
+        seed=seed,
+        spec=spec,
+        uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
+    )
+    with stream:
+        try:
+            train(spec, data, seed, output, options.device, stream.log, options.keep)
+        except Interrupted as interruption:
+            print(interruption, file=sys.stderr)
+            stream.close("KILLED")
+            sys.exit(EXIT_CODE)
