@@ -16,7 +16,8 @@ from hamflow.errors import DivergenceError
 from hamflow.files import save_tensors, write_json, write_text
 from hamflow.flows import velocity_loss
 from hamflow.flows.times import draw_times
-from hamflow.pipeline.provenance import RUN_FILE, circumstances, versions
+from hamflow.pipeline.paths import CIRCUMSTANCES as RUN_FILE
+from hamflow.pipeline.provenance import circumstances, versions
 from hamflow.progress import Progress
 from hamflow.tracking import JsonlLog
 from hamflow.training.adam import Adam

@@ -1,16 +1,16 @@
-"""The evaluation jobs: what they write, and what they refuse."""
+"""The verb `evaluate`: what it writes, and what it refuses."""
 
 import json
 
 import numpy as np
 import pytest
-from hamflow.metrics.jobs import build_reference, evaluate
 
 from hamflow import data
 from hamflow.data.sources import _SOURCES
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, sha256_of, write_json
-from hamflow.metrics import jobs, suite
+from hamflow.metrics import suite
+from hamflow.verbs.evaluate import build_reference, evaluate
 
 N = 40
 
@@ -122,18 +122,27 @@ def test_metrics_files_keep_the_contract(place):
     assert result["provenance"]["checkpoint_sha256"] == "c0ffee"
 
 
-def test_values_are_the_metrics_without_what_differs_between_equal_runs(board, tmp_path):
-    circumstances = {"git_commit", "git_dirty", "host", "wall_seconds", "training", "sampling"}
+def test_equal_work_gives_equal_bytes_and_the_circumstances_stand_beside(board):
     write_json(board.samples / "run.json", {"training": {"wall_seconds": 7}, "sampling": {"wall_seconds": {}}})
-    spec = specification("checkerboard", method="oscillation")
-    for folder in ("first", "second"):
-        evaluate(spec, board.data, board.reference, board.samples, board.output, tmp_path / folder)
-    first, second = ((tmp_path / folder / "heun-nfe5.json") for folder in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
-    values, metrics = read_json(first), read_json(board.output / "heun-nfe5.json")
-    assert metrics["provenance"]["training"] == {"wall_seconds": 7}
-    assert metrics["provenance"].keys() - values["provenance"].keys() == circumstances
-    assert {**values, "provenance": 0} == {**metrics, "provenance": 0}
+    board.evaluate()
+    first = (board.output / "heun-nfe5.json").read_bytes()
+    board.evaluate()
+    assert (board.output / "heun-nfe5.json").read_bytes() == first
+    beside = read_json(board.output / "run.json")
+    assert beside.keys() == {"evaluation", "sampling", "training"}
+    assert beside["training"] == {"wall_seconds": 7}
+    assert beside["evaluation"].keys() == {"git_commit", "git_dirty", "host", "wall_seconds"}
+    assert beside["evaluation"]["wall_seconds"].keys() == {"heun-nfe5"}
+    assert not beside["evaluation"].keys() & read_json(board.output / "heun-nfe5.json")["provenance"].keys()
+
+
+def test_the_metrics_of_settings_that_are_gone_go_too(board):
+    board.draw(board.fake(), "heun-nfe9", nfe=9)
+    board.evaluate()
+    for path in board.samples.glob("heun-nfe9.*"):
+        path.unlink()
+    board.evaluate()
+    assert {path.name for path in board.output.iterdir()} == {"heun-nfe5.json", "real-nfe0.json", "run.json"}
 
 
 def test_the_reference_is_the_same_whenever_it_is_built(place):
@@ -165,7 +174,7 @@ def test_the_relative_distance_is_in_units_of_the_trace(tmp_path):
 
 def test_the_bound_compares_disjoint_halves(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(jobs, "measure", lambda comparison: seen.append(comparison) or {})
+    monkeypatch.setattr(suite, "measure", lambda comparison: seen.append(comparison) or {})
     Place(tmp_path, "few_digits").build()
     (comparison,) = seen
     sides = [{row.tobytes() for row in rows} for rows in (comparison.samples, comparison.reference.rows)]
@@ -185,6 +194,7 @@ def test_every_setting_has_its_file(board):
         "heun-nfe5.json",
         "multistep-nfe9.json",
         "real-nfe0.json",
+        "run.json",
     }
 
 
@@ -243,7 +253,7 @@ def test_damaged_samples_are_a_paragraph_and_leave_nothing(board, how):
     damage(board, how)
     with pytest.raises(DataError, match="sampl"):
         board.evaluate()
-    assert [path.name for path in board.output.iterdir()] == ["real-nfe0.json"]
+    assert {path.name for path in board.output.iterdir()} == {"real-nfe0.json", "run.json"}
 
 
 def test_a_reference_of_other_data_is_refused(board):
