@@ -53,12 +53,12 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     import torch
 
     from hamflow import data, models, runtime
+    from hamflow.draws import SEEDS_PER_RUN
     from hamflow.errors import DivergenceError
     from hamflow.files import fingerprint, save_array, sha256_of, write_json
     from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
     from hamflow.sampling.drawing import draw
-    from hamflow.draws import SEEDS_PER_RUN
 
     chosen = runtime.configure(device)
     model, dataset = models.load(checkpoint, chosen), data.load(data_folder)
