@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from hamflow.files import atomic as files
+from hamflow.pipeline.paths import Preset
+from hamflow.pipeline.provenance import run_key
 from hamflow.tracking import JsonlLog, RunStream, follower, init_store, publish, read_jsonl
-from hamflow.tracking.records import identity_tags, run_key
+from hamflow.tracking.records import identity_tags
 
 JOBS = 200
 WRITERS = 25  # to one store; each costs MLflow a second or so of a processor
@@ -227,7 +229,7 @@ def test_writers_that_meet_in_one_store_neither_break_nor_double_anything(tmp_pa
     assert set(codes) <= {0, 3}
     assert 0 in codes
     assert rows("PRAGMA integrity_check") == [("ok",)]
-    arguments = (tmp_path / "results" / "toy", tmp_path / "checkpoints" / "toy", uri, "load")
+    arguments = (Preset("toy", tmp_path), uri, "load")
     publish(*arguments)
     assert rows("SELECT count(*), count(DISTINCT value) FROM tags WHERE key = 'hamflow.seed'") == [(WRITERS, WRITERS)]
     assert rows("SELECT count(*) FROM metrics") == [(WRITERS * len(RECORDS),)]

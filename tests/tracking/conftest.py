@@ -2,13 +2,13 @@
 
 import sqlite3
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
 from hamflow.files import save_tensors, sha256_of, write_json
+from hamflow.pipeline.paths import CIRCUMSTANCES, Preset, Run, setting_of
 from hamflow.tracking import JsonlLog, init_store
 
 SPEC = {
@@ -17,7 +17,7 @@ SPEC = {
     "flow": {"name": "oscillation", "alpha": "auto"},
     "batch": 128,
 }
-TOLD = {"git_commit": "0" * 40, "git_dirty": False, "wall_seconds": 12.5}
+AROUND = {"git_commit": "0" * 40, "git_dirty": False, "wall_seconds": 12.5}
 MANIFEST = {
     "name": "digits",
     "kind": "image",
@@ -31,34 +31,20 @@ MANIFEST = {
 }
 
 
-class Preset(NamedTuple):
-    """The folders results/toy, checkpoints/toy and data."""
-
-    results: Path
-    checkpoints: Path
-    data: Path
-
-    def options(self) -> list[str]:
-        """What the command line needs to find them."""
-        pairs = (("--results", self.results), ("--checkpoints", self.checkpoints), ("--data", self.data))
-        return [str(word) for pair in pairs for word in pair]
-
-
 def make(root: Path, methods=("edm", "oscillation"), seeds=(0, 1), lines=5, budgets=(5, 35)) -> Preset:
     """The folders after a run on the data set "digits", with numbers drawn from a fixed generator."""
     rng = np.random.default_rng(0)
-    preset = Preset(root / "results" / "toy", root / "checkpoints" / "toy", root / "data")
-    manifest = preset.data / "digits" / "dataset.json"
+    preset = Preset("toy", root)
+    manifest = preset.manifest("digits")
     write_json(manifest, MANIFEST)
     origin = {"data_sha256": sha256_of(manifest)}
     for method in methods:
         for seed in seeds:
             train(preset.checkpoints / "digits" / method / f"seed{seed}", method, seed, lines, origin, rng)
             for budget in budgets:
-                place = Path("digits", method, f"seed{seed}", f"heun-nfe{budget}.json")
-                write_metrics(preset, place, "heun", budget, rng.random(), origin)
-    write_metrics(preset, Path("digits", "data", "seed0", "real-nfe0.json"), "real", 0, 0.01, origin)
-    for name in ("tables/table1.csv", "figures/nfe.png", "score/values/mixture.json"):
+                write_metrics(preset.run("digits", method, seed), "heun", budget, rng.random(), origin)
+    write_metrics(preset.bound("digits"), "real", 0, 0.01, origin)
+    for name in ("tables/table1.csv", "figures/nfe.png", "studies/mixture.json"):
         path = preset.results / name
         path.parent.mkdir(parents=True)
         path.write_text(f"{name}\n")
@@ -70,17 +56,19 @@ def train(folder: Path, method: str, seed: int, lines: int, origin: dict, rng: n
     reports = [{"kimg": 8.0 * line, "loss": rng.random(), "learning_rate": 0.1 / line} for line in range(1, lines + 1)]
     metadata = {"spec": SPEC | {"method": method}, "seed": seed, "kimg": 8.0 * lines, "history": reports, **origin}
     save_tensors(folder / "model.safetensors", {"weight": torch.full((3,), float(seed))}, metadata)
-    write_json(folder / "run.json", TOLD)
+    write_json(folder / "run.json", AROUND)
     with JsonlLog(folder / "train.jsonl") as log:
         for report in reports:
             log.append(report | {"images_per_second": 1000 * rng.random(), "device": "cpu"})
 
 
-def write_metrics(preset: Preset, place: Path, sampler: str, nfe: int, value: float, origin: dict) -> None:
-    """A metrics JSON, and the same without what differs between equal runs."""
-    result = {"sampler": sampler, "nfe": nfe, "metrics": {"fd_enlite0": {"value": value, "n": 100}}}
-    write_json(preset.results / "metrics" / place, result | {"provenance": origin | TOLD})
-    write_json(preset.results / "values" / place, result | {"provenance": origin})
+def write_metrics(run: Run, sampler: str, nfe: int, value: float, origin: dict) -> None:
+    """A metrics JSON, and beside it what differs between equal runs."""
+    about = {"preset": "toy", "dataset": "digits", "dataset_label": "Digits", "conditional": False, "method": run.method}
+    about |= {"label": run.method, "sampler": sampler, "nfe": nfe, "seed": run.seed, "provenance": origin}
+    metrics = {"fd_enlite0": {"value": value, "n": 100, "features": "efficientnet_lite0"}}
+    write_json(run.metrics / f"{setting_of(sampler, nfe)}.json", about | {"metrics": metrics})
+    write_json(run.metrics / CIRCUMSTANCES, {"evaluation": AROUND})
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import mlflow
 import pytest
 import torch
 
-from hamflow.errors import CheckpointError, ConfigurationError, DataError
+from hamflow.errors import CheckpointError, DataError
 from hamflow.files import load_metadata, read_json, save_tensors, sha256_of, write_json
+from hamflow.pipeline.paths import Preset
 from hamflow.tracking import publish, read_jsonl, run_key
 from hamflow.tracking.store import TrackingError, connect, experiment_id, find_run, find_runs
 
@@ -27,7 +28,7 @@ def uri(store) -> str:
 
 
 def publish_to(store, preset):
-    return publish(preset.results, preset.checkpoints, uri(store), "test", preset.data)
+    return publish(preset, uri(store), "test")
 
 
 def runs_of(store) -> dict[str, object]:
@@ -57,7 +58,7 @@ def test_a_run_holds_the_curve_the_metrics_the_parameters_and_the_provenance(pre
     lines = read_jsonl(preset.checkpoints / "digits/edm/seed1/train.jsonl")
     for name in ("loss", "learning_rate", "images_per_second"):
         assert history(client, run, f"train/{name}") == [(1000 * line["kimg"], line[name]) for line in lines]
-    files = (preset.results / "values/digits/edm/seed1").glob("*.json")
+    files = preset.run("digits", "edm", 1).metrics.glob("heun-*.json")
     finals = sorted((r["nfe"], r["metrics"]["fd_enlite0"]["value"]) for r in map(read_json, files))
     assert history(client, run, "fd_enlite0/heun") == finals
     assert run.data.params == {
@@ -97,14 +98,16 @@ def test_runs_stand_below_their_method_their_data_set_and_their_preset(preset, s
 def test_the_preset_has_the_table_the_figures_and_the_experiments(preset, store):
     publish_to(store, preset)
     client, run = connect(uri(store)), runs_of(store)["toy"]
-    paths = [file.path for folder in ("tables", "figures", "score") for file in client.list_artifacts(run.info.run_id, folder)]
-    assert paths == ["tables/table1.csv", "figures/nfe.png", "score/mixture.json"]
+    paths = [
+        file.path for folder in ("tables", "figures", "studies") for file in client.list_artifacts(run.info.run_id, folder)
+    ]
+    assert paths == ["tables/table1.csv", "figures/nfe.png", "studies/mixture.json"]
 
 
 def test_a_run_names_its_data_set_by_digest_schema_and_profile(preset, store):
     publish_to(store, preset)
     runs = runs_of(store)
-    sha256 = sha256_of(preset.data / "digits/dataset.json")
+    sha256 = sha256_of(preset.manifest("digits"))
     for name, context in (("digits/edm/seed0", "training"), ("digits/data/seed0", "evaluation")):
         (one,) = runs[name].inputs.dataset_inputs
         assert {tag.key: tag.value for tag in one.tags} == {"mlflow.data.context": context}
@@ -117,8 +120,8 @@ def test_a_run_names_its_data_set_by_digest_schema_and_profile(preset, store):
 
 
 def test_data_that_are_not_those_of_the_run_do_not_describe_it(preset, store):
-    sha256 = sha256_of(preset.data / "digits/dataset.json")
-    write_json(preset.data / "digits/dataset.json", read_json(preset.data / "digits/dataset.json") | {"count": 7})
+    sha256 = sha256_of(preset.manifest("digits"))
+    write_json(preset.manifest("digits"), read_json(preset.manifest("digits")) | {"count": 7})
     publish_to(store, preset)
     (one,) = runs_of(store)["digits/edm/seed0"].inputs.dataset_inputs
     assert (one.dataset.digest, one.dataset.profile) == (sha256[:36], None)
@@ -167,14 +170,13 @@ def test_publishing_twice_changes_nothing(preset, store, rows):
     assert len(before["metrics"]) == first.points
 
 
-def test_what_differs_between_equal_runs_is_told_once_and_repeats_nothing(preset, store, make_preset, tmp_path, rows):
+def test_what_differs_between_equal_runs_is_written_once_and_repeats_nothing(preset, store, make_preset, tmp_path, rows):
     """A machine that has only what DVC fetched, and one that ran it all again, find everything there."""
     publish_to(store, preset)
     before = rows("metrics"), rows("tags")
     fetched = make_preset(tmp_path / "fetched")
-    for path in [*fetched.checkpoints.rglob("run.json"), *fetched.checkpoints.rglob("train.jsonl")]:
+    for path in [*fetched.root.rglob("run.json"), *fetched.root.rglob("train.jsonl")]:
         path.unlink()
-    shutil.rmtree(fetched.results / "metrics")
     repeated = make_preset(tmp_path / "repeated")
     for path in repeated.checkpoints.rglob("run.json"):
         write_json(path, {"git_commit": "1" * 40, "git_dirty": True, "wall_seconds": 99.0})
@@ -185,9 +187,8 @@ def test_what_differs_between_equal_runs_is_told_once_and_repeats_nothing(preset
 
 def test_what_was_fetched_is_published_without_it_and_completed_by_who_ran_it(preset, store, make_preset, tmp_path):
     fetched = make_preset(tmp_path / "fetched")
-    for path in [*fetched.checkpoints.rglob("run.json"), *fetched.checkpoints.rglob("train.jsonl")]:
+    for path in [*fetched.root.rglob("run.json"), *fetched.root.rglob("train.jsonl")]:
         path.unlink()
-    shutil.rmtree(fetched.results / "metrics")
     first = publish_to(store, fetched)
     client = connect(uri(store))
     run = runs_of(store)["digits/edm/seed0"]
@@ -224,26 +225,15 @@ def test_the_log_of_a_later_training_does_not_describe_weights_that_were_fetched
     assert "hamflow.wall_seconds" in runs_of(store)["digits/edm/seed1"].data.tags
 
 
-def test_without_a_log_the_circumstances_are_told(preset, store):
+def test_without_a_log_the_circumstances_are_written(preset, store):
     (preset.checkpoints / "digits/edm/seed0/train.jsonl").unlink()
     publish_to(store, preset)
     assert runs_of(store)["digits/edm/seed0"].data.tags["hamflow.wall_seconds"] == "12.5"
 
 
-def test_numbers_come_from_values_where_metrics_are_of_an_earlier_run(preset, store):
-    place = "digits/edm/seed0/heun-nfe5.json"
-    stale = read_json(preset.results / "metrics" / place)
-    stale["metrics"]["fd_enlite0"]["value"] = 1e9
-    write_json(preset.results / "metrics" / place, stale)
-    publish_to(store, preset)
-    value = read_json(preset.results / "values" / place)["metrics"]["fd_enlite0"]["value"]
-    points = history(connect(uri(store)), runs_of(store)["digits/edm/seed0"], "fd_enlite0/heun")
-    assert dict(points)[5] == value
-
-
 def test_a_new_metric_adds_its_points_alone(preset, store, rows):
     first = publish_to(store, preset)
-    folder = preset.results / "values/digits/edm/seed0"
+    folder = preset.metrics / "digits/edm/seed0"
     (folder / "heun-nfe9.json").write_text((folder / "heun-nfe5.json").read_text().replace('"nfe": 5', '"nfe": 9'))
     second = publish_to(store, preset)
     assert (second.created, second.completed, second.points) == (0, 1, 1)
@@ -261,7 +251,7 @@ def test_a_new_figure_changes_the_run_of_the_preset_alone(preset, store):
 
 def test_the_environment_overrides_the_store(preset, store, tmp_path, monkeypatch, rows):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(store))
-    publish(preset.results, preset.checkpoints, f"sqlite:///{tmp_path}/other.db", "test")
+    publish(preset, f"sqlite:///{tmp_path}/other.db", "test")
     assert rows("metrics")
     assert not (tmp_path / "other.db").exists()
 
@@ -274,21 +264,8 @@ def test_the_environment_overrides_the_experiment(preset, store, monkeypatch):
     assert len(find_runs(client, experiment_id(client, uri(store), "mine"))) == 10
 
 
-def test_folders_of_two_presets_are_refused(preset, store, tmp_path, rows):
-    other = preset.checkpoints.rename(tmp_path / "checkpoints" / "other")
-    with pytest.raises(ConfigurationError, match="'toy' and 'other'"):
-        publish(preset.results, other, uri(store), "test", preset.data)
-    assert not rows("runs")
-
-
-def test_a_preset_has_the_name_of_its_folder_also_where_that_was_not_typed(preset, store, monkeypatch):
-    monkeypatch.chdir(preset.results)
-    publish(".", "../../checkpoints/toy", uri(store), "test", preset.data)
-    assert "toy" in runs_of(store)
-
-
 def test_a_folder_that_is_no_seed_is_nobodys(preset, store):
-    for kind in (preset.checkpoints, preset.results / "values"):
+    for kind in (preset.checkpoints, preset.metrics):
         shutil.copytree(kind / "digits/edm/seed0", kind / "digits/edm/seed0-backup")
     assert publish_to(store, preset).created == 10
 
@@ -304,7 +281,7 @@ def test_metadata_that_are_not_ours_are_explained(preset, store, rows, wrong, mo
 
 
 def test_a_metrics_file_whose_origin_is_not_ours_is_explained(preset, store):
-    path = preset.results / "values/digits/data/seed0/real-nfe0.json"
+    path = preset.metrics / "digits/data/seed0/real-nfe0.json"
     for wrong in (5, {"data_sha256": 5}):
         write_json(path, read_json(path) | {"provenance": wrong})
         with pytest.raises(DataError, match="real-nfe0"):
@@ -320,10 +297,10 @@ def test_a_run_without_its_checkpoint_is_left_out_and_named(preset, store):
 
 def test_an_empty_preset_a_file_store_and_files_that_are_not_ours_are_explained(preset, store, tmp_path, rows):
     with pytest.raises(DataError, match="nothing to publish"):
-        publish(tmp_path / "none", tmp_path / "none", uri(store), "test")
+        publish(Preset("none", tmp_path), uri(store), "test")
     with pytest.raises(TrackingError, match="file store"):
-        publish(preset.results, preset.checkpoints, str(tmp_path / "mlruns"), "test")
-    bad = preset.results / "values/digits/edm/seed0/heun-nfe5.json"
+        publish(preset, str(tmp_path / "mlruns"), "test")
+    bad = preset.metrics / "digits/edm/seed0/heun-nfe5.json"
     good = bad.read_text()
     bad.write_text('{"metrics": 3}')
     with pytest.raises(DataError, match="heun-nfe5"):

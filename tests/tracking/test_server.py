@@ -131,7 +131,7 @@ def published(backend, tmp_path_factory, make_preset, spec):
             for record in read_jsonl(preset.checkpoints / "digits/edm/seed0/train.jsonl")[:3]:
                 live.log(record)
         assert said == []
-        summary = publish(preset.results, preset.checkpoints, uri, "test", preset.data)
+        summary = publish(preset, uri, "test")
         assert (summary.created, summary.completed) == (6, 1)
         yield uri, preset
 
@@ -170,13 +170,13 @@ def test_the_server_has_the_runs_nested_with_their_data_and_curves(published):
     lines = read_jsonl(preset.checkpoints / "digits/edm/seed0/train.jsonl")
     assert sum("train/loss" in point for point in told["digits/edm/seed0 points"]) == len(lines)
     assert told["digits/edm/seed0"]["inputs"]["dataset_inputs"][0]["dataset"]["name"] == "digits"
-    assert told["toy files"] == ["figures/nfe.png", "score/mixture.json", "tables/table1.csv"]
+    assert told["toy files"] == ["figures/nfe.png", "studies/mixture.json", "tables/table1.csv"]
 
 
 def test_publishing_twice_changes_nothing_on_the_server(published):
     uri, preset = published
     before = contents(uri)
-    summary = publish(preset.results, preset.checkpoints, uri, "test", preset.data)
+    summary = publish(preset, uri, "test")
     assert (summary.created, summary.completed, summary.unchanged) == (0, 0, 7)
     assert contents(uri) == before
 

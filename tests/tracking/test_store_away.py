@@ -153,7 +153,7 @@ def test_publishing_to_it_fails_soon_and_says_why(kind, locked, make_preset, tmp
     preset = make_preset(tmp_path, methods=("edm",), seeds=(0,))
     began = time.monotonic()
     with (locked if kind == "locked" else kind)() as uri, pytest.raises(TrackingError) as caught:
-        publish(preset.results, preset.checkpoints, uri, "test", preset.data)
+        publish(preset, uri, "test")
     assert time.monotonic() - began < 20
     assert "nothing is lost" in str(caught.value)
 

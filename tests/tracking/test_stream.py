@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from workflows import Workflow, copy_tree
 
-from hamflow import cli
 from hamflow.tracking import RunStream, publish, read_jsonl
-from hamflow.tracking.records import preset_of
+from hamflow.verbs import train
 
 LONG = 60.0  # seconds that a test waits for MLflow on a busy machine
 
@@ -40,10 +39,10 @@ def test_a_run_streamed_in_part_and_published_equals_one_published_only(tmp_path
     assert len(rows("runs")) == 1
     assert len(rows("metrics")) == 3 * 3
 
-    summary = publish(preset.results, preset.checkpoints, uri, "test", preset.data)
+    summary = publish(preset, uri, "test")
     assert summary.completed == 1
     published_only = tmp_path / "other.db"
-    publish(preset.results, preset.checkpoints, f"sqlite:///{published_only}", "test", preset.data)
+    publish(preset, f"sqlite:///{published_only}", "test")
 
     def facts(path):
         with sqlite3.connect(path) as connection:
@@ -117,7 +116,7 @@ def test_a_run_is_streamed_to_the_experiment_to_which_it_is_published(tmp_path, 
     preset = make_preset(tmp_path, methods=("edm",), seeds=(0,))
     with stream(f"sqlite:///{store}", []) as live:
         live.log({"kimg": 8.0, "loss": 1.0})
-    summary = publish(preset.results, preset.checkpoints, f"sqlite:///{store}", "test", preset.data)
+    summary = publish(preset, f"sqlite:///{store}", "test")
     assert (summary.created, summary.completed) == (5, 1)
     assert {row[1] for row in rows("experiments")} == {"Default", "mine"}
 
@@ -133,31 +132,17 @@ def test_the_jobs_of_the_workflow_are_told_the_experiment_also_where_the_environ
     assert f"TOLD http://host:5000 {given.get('MLFLOW_EXPERIMENT_NAME', 'theirs')}\n" in told
 
 
-@pytest.mark.parametrize(
-    ("folder", "preset"),
-    [
-        ("checkpoints/toy/digits/edm/seed0", "toy"),
-        ("checkpoints/toy/digits/edm/../edm/seed0/", "toy"),
-        ("/toy/digits/edm/seed0", "toy"),
-        ("/digits/edm/seed0", ""),
-        ("/tmp/run", ""),
-        ("/", ""),
-    ],
-)
-def test_the_preset_is_the_name_of_the_fourth_folder_from_below(folder, preset):
-    assert preset_of(folder) == preset
-
-
-@pytest.mark.parametrize(("output", "preset"), [("/run", ""), ("{folder}/toy/digits/edm/seed0", "toy")])
+@pytest.mark.parametrize(("output", "preset"), [("/run", ""), ("{folder}/checkpoints/toy/digits/edm/seed0", "toy")])
 def test_a_training_streams_as_the_preset_that_publish_calls_it(tmp_path, spec, monkeypatch, output, preset):
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "toy").symlink_to(tmp_path / "elsewhere")
-    told = []
-    monkeypatch.setattr(RunStream, "of_training", lambda **run: told.append(run["preset"]) or RunStream("", "", "", {}, {}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/toy").symlink_to(tmp_path / "elsewhere")
+    seen = []
+    monkeypatch.setattr(RunStream, "of_training", lambda **run: seen.append(run["preset"]) or RunStream("", "", "", {}, {}))
     monkeypatch.setattr("hamflow.training.train", lambda *_arguments: None)
-    options = argparse.Namespace(output=Path(output.format(folder=tmp_path)), data=tmp_path, seed=0, device="cpu", keep=False)
-    cli._train_alone(options, spec("edm"))
-    assert told == [preset]
+    options = argparse.Namespace(device="cpu", keep=False)
+    train._train_alone(spec("edm"), tmp_path, 0, Path(output.format(folder=tmp_path)), options)
+    assert seen == [preset]
 
 
 def test_a_run_of_no_preset_is_streamed(store, spec, rows):

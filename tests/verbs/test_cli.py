@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hamflow import cli, config
-from hamflow.files import load_tensors, read_json
+from hamflow.files import load_tensors, read_json, write_text
 
+RUN = "smoke/digits/oscillation/seed0"
 PARAMS = ["--params", "params.yaml", "--params", "workflow/presets/smoke.yaml"]
 
 
@@ -20,7 +21,7 @@ def chain(tmp_path_factory, prepared):
     """One trained checkpoint and its samples, made by the verbs."""
     root = tmp_path_factory.mktemp("chain")
     data, run = prepared / "digits", root / "checkpoints" / "smoke" / "digits" / "oscillation" / "seed0"
-    job = [*PARAMS, "--dataset", "digits", "--method", "oscillation", "--data", str(data), "--device", "cpu"]
+    job = ["smoke/digits/oscillation/seed0", *PARAMS, "--data", str(data), "--device", "cpu"]
     assert cli.main(["train", *job, "--output", str(run), "--set", "training.train_kimg=0.256"]) == 0
     assert cli.main(["sample", *job, "--checkpoint", str(run / "model.safetensors"), "--output", str(root / "samples")]) == 0
     return {"root": root, "data": data, "checkpoint": run / "model.safetensors", "samples": root / "samples", "job": job}
@@ -108,7 +109,6 @@ def test_a_class_conditional_model_draws_every_class_in_turn(chain, tmp_path):
         ("run.datasets=[digit]", ["'digit' is not in `datasets`", "Did you mean 'digits'?"]),
         ("methods.oscillation.flow.alpha=-1", ["alpha` = -1: Expected float > 0"]),
         ("methods.oscillation.flow.name=oscilation", ["unknown flow 'oscilation'", "Did you mean 'oscillation'?"]),
-        ("preset=../../etc", ["`preset`", "does not match"]),
         ("sampling.sigma_min=100", ["is not below `sampling.sigma_max`"]),
         ("nothing", ["not of the form key=value"]),
     ],
@@ -126,11 +126,11 @@ def test_a_parameter_file_that_cannot_be_read(capsys, tmp_path, content, fragmen
     path = tmp_path / "params.yaml"
     if content is not None:
         path.write_text(content)
-    refused(capsys, ["prepare", "--params", path, "--dataset", "digits", "--output", tmp_path / "out"], fragment)
+    refused(capsys, ["prepare", "smoke/digits", "--params", path, "--output", tmp_path / "out"], fragment)
 
 
 def test_neither_spec_nor_parameters(capsys, tmp_path):
-    refused(capsys, ["prepare", "--output", tmp_path / "out"], "neither --spec nor --dataset")
+    refused(capsys, ["prepare", "--output", tmp_path / "out"], "neither a run nor --spec")
     refused(capsys, ["prepare", "--spec", "{", "--output", tmp_path / "out"], "--spec is not JSON")
     refused(capsys, ["prepare", "--spec", "[1]", "--output", tmp_path / "out"], "must be a JSON object")
 
@@ -141,6 +141,35 @@ def test_a_seed_that_cannot_be(chain, capsys, tmp_path, seed):
         cli.main(["train", *chain["job"], "--seed", seed, "--output", str(tmp_path / "x")])
     assert stop.value.code == 2
     assert f"a seed is an integer from 0 to 1000000000, got {seed}" in capsys.readouterr().err
+
+
+def test_a_place_that_is_no_run(chain, capsys, tmp_path):
+    for place in ("smoke", "smoke/digits/oscillation", "smoke/digits/oscillation/seed-1", "../digits/oscillation/seed0"):
+        refused(capsys, ["train", place, *chain["job"][1:], "--output", tmp_path / "x"], "names no run", "seed0")
+    refused(capsys, ["train", "smoke/digits/oscilation/seed0", *PARAMS], "'oscilation'", "Did you mean 'oscillation'?")
+    refused(capsys, ["verify", "../etc"], "names no preset")
+
+
+def test_paths_and_parameters_follow_from_the_run(chain, monkeypatch, tmp_path):
+    """In a project's folder nothing but the run is named; the parameters are those that the workflow has written."""
+    resolved = config.load(PARAMS[1::2], ["training.train_kimg=0.256"])
+    write_text(tmp_path / "results/smoke/params.yaml", config.dump(resolved))
+    shutil.copytree(chain["data"], tmp_path / "data/digits")
+    monkeypatch.chdir(tmp_path)
+    for verb, place in [("train", RUN), ("sample", RUN), ("evaluate", "smoke/digits"), ("evaluate", RUN), ("discrepancy", RUN)]:
+        assert cli.main([verb, place]) == 0
+    run = "digits/oscillation/seed0"
+    assert (tmp_path / f"checkpoints/smoke/{run}/model.safetensors").read_bytes() == chain["checkpoint"].read_bytes()
+    metrics = {path.name for path in (tmp_path / f"results/smoke/metrics/{run}").iterdir()}
+    settings = {"heun-nfe5.json", "heun-nfe9.json", "multistep-nfe5.json"}
+    assert metrics == settings | {"run.json", "hsd.json", "hsd.run.json"}
+
+
+def test_parameters_are_read_back_as_they_were_written(tmp_path):
+    odd = ["methods.edm.label='*yes: {a}'", "training.learning_rate=1.0e-5", "datasets.rings.label='1e5'"]
+    parameters = config.load(PARAMS[1::2], odd)
+    write_text(tmp_path / "params.yaml", config.dump(parameters))
+    assert config.load([tmp_path / "params.yaml"]) == parameters
 
 
 def test_a_missing_data_set(chain, capsys, tmp_path):
@@ -167,16 +196,16 @@ def test_a_truncated_checkpoint(chain, capsys, tmp_path):
 
 
 def test_a_checkpoint_of_another_configuration(chain, capsys, tmp_path):
-    arguments = ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s", "--method", "edm"]
+    job = ["smoke/digits/edm/seed0", *chain["job"][1:]]
+    arguments = ["sample", *job, "--checkpoint", chain["checkpoint"], "--output", tmp_path / "s"]
     refused(capsys, arguments, "trained with method 'oscillation', but results of 'edm'")
     data = tmp_path / "digits"
     assert (
         cli.main(
             [
                 "prepare",
+                "smoke/digits",
                 *PARAMS,
-                "--dataset",
-                "digits",
                 "--set",
                 "datasets.digits.options={holdout: 0.1}",
                 "--output",
@@ -219,7 +248,7 @@ def test_a_specification_that_lacks_a_key(capsys, tmp_path, verb, spec):
 
 @pytest.mark.parametrize("option", ["name", "self"])
 def test_an_option_that_is_named_like_an_argument(chain, capsys, tmp_path, option):
-    job = ["prepare", *PARAMS, "--dataset", "rings", "--set", f"datasets.rings.options={{{option}: 1}}"]
+    job = ["prepare", "smoke/rings", *PARAMS, "--set", f"datasets.rings.options={{{option}: 1}}"]
     refused(capsys, [*job, "--output", tmp_path / "x"], f"unknown key `options.{option}`")
 
 
@@ -248,7 +277,7 @@ def test_a_full_disk_leaves_nothing_half_written(chain, capsys, small_disk, verb
     (small_disk / "ballast").write_bytes(b"\x00" * (200 * 1024 - free))
     output = small_disk / "out"
     arguments = {
-        "prepare": ["prepare", *PARAMS, "--dataset", "digits", "--output", output],
+        "prepare": ["prepare", "smoke/digits", *PARAMS, "--output", output],
         "train": ["train", *chain["job"], "--output", output],
         "sample": ["sample", *chain["job"], "--checkpoint", chain["checkpoint"], "--output", output],
     }[verb]
@@ -279,7 +308,7 @@ def test_a_reader_of_the_output_may_leave():
 
 
 def test_every_verb_has_help(capsys):
-    for verb in ("prepare", "train", "sample", "evaluate", "score", "tabulate", "plot", "publish", "doctor"):
+    for verb in cli.verbs():
         with pytest.raises(SystemExit) as stop:
             cli.main([verb, "--help"])
         assert stop.value.code == 0
