@@ -48,16 +48,13 @@ def hamflow(root, *arguments):
 
 
 def test_what_was_added_is_prepared_trained_sampled_and_measured(extended):
-    job = ["--dataset", "circle", "--method", "leaning", "--data", "data/circle"]
-    hamflow(extended, "prepare", "--dataset", "circle")
-    hamflow(extended, "train", *job, "--output", "checkpoints/x/circle/leaning/seed0")
-    hamflow(
-        extended, "sample", *job, "--checkpoint", "checkpoints/x/circle/leaning/seed0/model.safetensors", "--output", "samples"
-    )
-    reference = ["--reference", "reference.npz"]
-    hamflow(extended, "evaluate", *job, *reference)
-    hamflow(extended, "evaluate", *job, *reference, "--samples", "samples", "--output", "metrics")
-    found = read_json(extended / "metrics" / "ralston-nfe10.json")
+    run = "quickstart/circle/leaning/seed0"
+    hamflow(extended, "prepare", "quickstart/circle")
+    hamflow(extended, "train", run)
+    hamflow(extended, "sample", run)
+    hamflow(extended, "evaluate", "quickstart/circle")
+    hamflow(extended, "evaluate", run)
+    found = read_json(extended / "results/quickstart/metrics/circle/leaning/seed0/ralston-nfe10.json")
     assert (found["method"], found["label"], found["nfe"]) == ("leaning", "Leaning HGF", 10)
     assert found["metrics"]["mean_radius"]["value"] == pytest.approx(1, abs=0.15)
 

@@ -32,14 +32,14 @@ def test_the_core_trains_samples_and_evaluates_alone(prepared, tmp_path, missing
     code = f"""
 from hamflow import cli
 params = ['--params', 'params.yaml', '--params', 'workflow/presets/smoke.yaml']
-params += ['--dataset', 'checkerboard', '--method', 'reflection']
 params += ['--set', 'datasets.checkerboard.training.train_kimg=1']
 data, out, reference = ['--data', {str(prepared / "checkerboard")!r}], {str(tmp_path)!r}, {str(tmp_path / "reference.npz")!r}
+run = 'smoke/checkerboard/reflection/seed0'
 steps = [
-    ['train', *params, *data, '--output', out + '/a/b/c/seed0'],
-    ['sample', *params, *data, '--checkpoint', out + '/a/b/c/seed0/model.safetensors', '--output', out + '/s'],
-    ['evaluate', *params, *data, '--reference', reference, '--output', out + '/bound'],
-    ['evaluate', *params, *data, '--reference', reference, '--samples', out + '/s', '--output', out + '/m'],
+    ['train', run, *params, *data, '--output', out + '/c'],
+    ['sample', run, *params, *data, '--checkpoint', out + '/c/model.safetensors', '--output', out + '/s'],
+    ['evaluate', 'smoke/checkerboard', *params, *data, '--reference', reference, '--output', out + '/bound'],
+    ['evaluate', run, *params, *data, '--reference', reference, '--samples', out + '/s', '--output', out + '/m'],
 ]
 for step in steps:
     assert cli.main(step) == 0, step

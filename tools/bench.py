@@ -27,8 +27,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import yaml
 
 from hamflow import config
-from hamflow.files import canonical_json
+from hamflow.files import write_text
 from hamflow.pipeline import provenance
+from hamflow.pipeline.paths import Preset
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ("Snakefile", "params.yaml", "profiles", "workflow", "src")
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 def described(rows: list[Row]) -> dict[str, Any]:
     """The measurements with the machine and the code that they are of."""
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    return {"provenance": provenance.provenance(**machine), "rows": [asdict(row) for row in rows]}
+    return {"provenance": provenance.circumstances(**machine) | provenance.origin(), "rows": [asdict(row) for row in rows]}
 
 
 # --- the workflow ---------------------------------------------------------------------------------------------------
@@ -172,31 +173,25 @@ def small_jobs(folder: Path) -> dict[str, list[str]]:
     tiny = config.load(
         [ROOT / "params.yaml", ROOT / "workflow/presets/smoke.yaml"],
         [
+            "preset=bench",
+            "seeds=[0]",
+            "run={datasets: [checkerboard], methods: [edm]}",
             "datasets.checkerboard.n_samples=64",
             "datasets.checkerboard.training={train_kimg: 0.256, batch: 256, microbatch: 256, report_kimg: 0.256}",
             "sampling.settings={multistep: [2], heun: null}",
+            "score.hsd.sigmas=[]",
         ],
     )
-    pair = ("checkerboard", "edm")
-    data, checkpoint, samples, results = (str(folder / name) for name in ("data", CHECKPOINT, "samples", "results"))
-    metrics, bound = f"{results}/metrics/checkerboard/edm/seed0", f"{results}/metrics/checkerboard/data/seed0"
-    table, reference = f"{results}/tables/table1.csv", str(folder / "reference.npz")
-
-    def job(verb: str, spec: dict[str, Any], **options: str) -> list[str]:
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        return [*HAMFLOW, verb, "--spec", canonical_json(spec), *words]
-
-    evaluation, of_data = config.evaluation_spec(tiny, *pair), config.evaluation_spec(tiny, "checkerboard")
+    write_text(Preset("bench", folder).parameters, config.dump(tiny))
+    run, data = "bench/checkerboard/edm/seed0", "bench/checkerboard"
     return {
-        "prepare": job("prepare", config.dataset_spec(tiny, "checkerboard"), output=data),
-        "train": job("train", config.training_spec(tiny, *pair), data=data, output=checkpoint),
-        "sample": job(
-            "sample", config.sampling_spec(tiny, *pair), data=data, checkpoint=f"{checkpoint}/model.safetensors", output=samples
-        ),
-        "evaluate, real data": job("evaluate", of_data, data=data, reference=reference, output=bound),
-        "evaluate": job("evaluate", evaluation, data=data, reference=reference, samples=samples, output=metrics),
-        "tabulate": [*HAMFLOW, "tabulate", "--metrics", metrics, bound, "--output", f"{results}/tables"],
-        "plot nfe": [*HAMFLOW, "plot", "nfe", "--table", table, "--output", f"{results}/figures/nfe.png"],
+        "prepare": [*HAMFLOW, "prepare", data],
+        "train": [*HAMFLOW, "train", run],
+        "sample": [*HAMFLOW, "sample", run],
+        "evaluate, real data": [*HAMFLOW, "evaluate", data],
+        "evaluate": [*HAMFLOW, "evaluate", run],
+        "tabulate": [*HAMFLOW, "tabulate", "bench"],
+        "plot nfe": [*HAMFLOW, "plot", "bench/nfe"],
     }
 
 

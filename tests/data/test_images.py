@@ -334,7 +334,7 @@ def test_a_conditional_model_of_images_without_classes_is_refused(zipped, tmp_pa
 def test_the_command_line_prepares_an_archive_and_refuses_a_hostile_one(zipped, tmp_path, capsys):
     entry = "datasets.pictures={label: x, source: images, conditional: false, network: unet, features: efficientnet_lite0, "
     entry += "n_samples: 2, training: {}, options: {path: PATH, resolution: 4}}"
-    arguments = ["prepare", "--params", "params.yaml", "--dataset", "pictures", "--output", str(tmp_path / "out"), "--set"]
+    arguments = ["prepare", "quickstart/pictures", "--params", "params.yaml", "--output", str(tmp_path / "out"), "--set"]
     good = zipped({"1.png": encoded(pixels(4, 4)), "2.png": encoded(pixels(4, 4))}, "good.zip")
     hostile = zipped({"1.png": encoded(pixels(4, 4)), "../../2.png": encoded(pixels(4, 4))}, "hostile.zip")
     assert cli.main([*arguments, entry.replace("PATH", str(good))]) == 0

@@ -162,7 +162,7 @@ def test_what_cannot_be_is_a_paragraph(tmp_path, source, options, told):
 
 
 def test_a_missing_data_set_names_what_to_type(tmp_path):
-    with pytest.raises(DataError, match=r"hamflow prepare .*--dataset digits"):
+    with pytest.raises(DataError, match=r"hamflow prepare quickstart/digits"):
         data.load(tmp_path / "digits")
 
 

@@ -115,5 +115,4 @@ def unmade(tree):
 @pytest.fixture
 def job(tree):
     """The command line of the one training, as the workflow gives it, into a folder of its own."""
-    parameters = ["--params", "params.yaml", "--dataset", "checkerboard", "--method", "reflection"]
-    return ["hamflow", "train", *parameters, "--data", "data/checkerboard", "--output"]
+    return ["hamflow", "train", "quickstart/checkerboard/reflection/seed0", "--output"]

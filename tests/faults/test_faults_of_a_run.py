@@ -143,7 +143,7 @@ def test_a_read_only_results_folder_is_said_and_made_writable_the_run_completes(
 
 
 def test_a_file_that_may_not_grow_is_said_in_a_paragraph_and_nothing_is_half_written(tree):
-    prepare = "hamflow prepare --params params.yaml --dataset checkerboard --output data/again"
+    prepare = "hamflow prepare quickstart/checkerboard --output data/again"
     refused = tree.command("bash", "-c", f"ulimit -f 8 && {prepare}", check=False)
     assert refused.returncode == 2
     assert "DiskError: a file would be larger" in refused.stdout
@@ -175,7 +175,7 @@ def test_data_that_changed_after_their_preparation_stop_training_and_preparing_t
     refused = tree.make(check=False)
     assert refused.returncode != 0
     assert "points.npy has sha256" in refused.stdout
-    fix = "hamflow prepare --params params.yaml --dataset checkerboard --output data/checkerboard"
+    fix = "hamflow prepare quickstart/checkerboard --output data/checkerboard"
     assert fix in refused.stdout
     assert not any(tree.folder.glob("checkpoints/**/*.safetensors"))
     assert not any(tree.folder.glob("results/**/*.npz"))  # the reference statistics
@@ -244,8 +244,7 @@ def test_a_store_locked_by_another_process_fails_no_training_and_is_completed_la
     holder.stdout.readline()
     try:
         trained = tree.command("env", f"MLFLOW_TRACKING_URI={uri}", *job, "again")
-        publish = ["hamflow", "publish", "--uri", uri]
-        publish += ["--results", "results/quickstart", "--checkpoints", "checkpoints/quickstart"]
+        publish = ["hamflow", "publish", "quickstart", "--uri", uri]
         refused = tree.command(*publish, check=False)
     finally:
         holder.communicate()

@@ -12,8 +12,9 @@ from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import read_json
 from hamflow.laws.mixtures import GaussianMixture
-from hamflow.score.model import ModelSpec, evaluate_checkpoint, perturb
+from hamflow.score.model import ModelSpec, perturb
 from hamflow.training import train
+from hamflow.verbs.discrepancy import evaluate_checkpoint
 
 METHODS = ("edm", "flow_matching", "oscillation", "reflection")
 SIGMA = 0.3
@@ -56,7 +57,7 @@ def trained(parameters, folder, dataset, method, **training):
 
 def discrepancy(settings, checkpoint, dataset, output):
     """(value, standard error) that the metrics of a checkpoint say."""
-    evaluate_checkpoint(settings, checkpoint, dataset, output, torch.device("cpu"))
+    evaluate_checkpoint(settings, checkpoint, dataset, output, "cpu")
     found = read_json(output)["metrics"][KEY]
     return found["value"], found["standard_error"]
 
@@ -145,7 +146,7 @@ def test_command_line_takes_a_specification_and_names_a_misspelt_key(parameters,
         str(tmp_path / "hsd.json"),
     ]
     for spec, code in (({"sigmas": [SIGMA], "samples": 500, "perturbation": 0.1}, 0), ({"perturbaton": 0.1}, 2)):
-        assert cli.main(["score", "model", "--spec", json.dumps(spec), *files, "--device", "cpu"]) == code
+        assert cli.main(["discrepancy", "--spec", json.dumps(spec), *files, "--device", "cpu"]) == code
     assert "perturbation" in capsys.readouterr().err
     assert read_json(tmp_path / "hsd.json")["metrics"][KEY]["n"] == 500
 

@@ -103,8 +103,8 @@ def smoke(undisturbed, cluster, pool, tmp_path_factory):
     """(the smoke preset through the profile, on this machine alone); the many tiny jobs of a kind are submitted as two."""
     edits = {
         "set-resources": {"train": {"gpu_model": "a100", "runtime": 60}},
-        "groups": {"train": "training", "score_experiment": "score"},
-        "group-components": {"training": 4, "checkpoint": 8, "score": 5},
+        "groups": {"train": "training", "study": "studies"},
+        "group-components": {"training": 4, "checkpoint": 8, "studies": 5},
     }
     remote = ClusterWorkflow(tmp_path_factory.mktemp("remote"), edits)
     local, end = Workflow(ROOT), None

@@ -128,13 +128,12 @@ WRONG |= {"rows of texts": {"kind": "comparison", "rows": ["x"]}, "no curves": {
 WRONG |= {"fields of texts": {"kind": "mixture", "fields": "x"}}
 
 
-@pytest.mark.parametrize("verb", ["plot", "table"])
+@pytest.mark.parametrize("make", [plot_score, tabulate_comparison])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_result_is_a_paragraph(tmp_path, capsys, verb, case):
+def test_what_is_no_result_is_a_paragraph(tmp_path, make, case):
     write_json(tmp_path / "wrong.json", WRONG[case])
-    words = ["score", verb, "--input", str(tmp_path / "wrong.json"), "--output", str(tmp_path / "out.png")]
-    assert main(words) == 2
-    assert "wrong.json" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"wrong\.json"):
+        make(tmp_path / "wrong.json", tmp_path / "out.png")
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.json"]
 
 
@@ -145,14 +144,14 @@ def test_only_a_comparison_has_a_table(results, tmp_path):
 
 @pytest.mark.parametrize("kind", ["comparison", "mixture"])
 def test_command_line_repeats_every_value(results, tmp_path, kind):
-    """These two measure times, which stand in the record's provenance and nowhere else."""
-    files = ["--output", str(tmp_path / "record.json"), "--values", str(tmp_path / "values.json")]
-    assert main(["score", kind, "--spec", json.dumps(TINY[kind]), *files]) == 0
-    record, values, before = (read_json(path) for path in (files[1], files[3], results / f"{kind}.json"))
-    assert record["provenance"]["training"].keys() == before.pop("training").keys()
-    assert record["provenance"]["wall_seconds"] > 0
-    assert not {"training", "wall_seconds"} & values["provenance"].keys()
-    assert {key: value for key, value in values.items() if key != "provenance"} == before
+    """These two measure times, which stand beside the record and nowhere else."""
+    assert main(["study", f"p/{kind}", "--spec", json.dumps(TINY[kind]), "--output", str(tmp_path / "record.json")]) == 0
+    paths = (tmp_path / "record.json", tmp_path / "record.run.json", results / f"{kind}.json")
+    record, beside, before = (read_json(path) for path in paths)
+    assert beside["training"].keys() == before.pop("training").keys()
+    assert beside["wall_seconds"] > 0
+    assert not beside.keys() & record["provenance"].keys()
+    assert {key: value for key, value in record.items() if key != "provenance"} == before
 
 
 @pytest.mark.parametrize(
@@ -172,5 +171,5 @@ def test_misspelt_keys_are_refused_with_the_nearest(kind, spec, words):
 
 
 def test_command_line_says_what_is_wrong_with_a_specification(capsys, tmp_path):
-    assert main(["score", "taylor", "--spec", "{", "--output", str(tmp_path / "x.json")]) == 2
+    assert main(["study", "p/taylor", "--spec", "{", "--output", str(tmp_path / "x.json")]) == 2
     assert "not JSON" in capsys.readouterr().err

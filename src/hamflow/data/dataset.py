@@ -180,5 +180,5 @@ def _hash(path: Path) -> str:
 
 
 def _fix(folder: Path) -> str:
-    command = f"hamflow prepare --params params.yaml --dataset {folder.name} --output {folder}"
+    command = f"hamflow prepare quickstart/{folder.name} --output {folder}"
     return f"`{command}`, or `dvc checkout {folder}`"

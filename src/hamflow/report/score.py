@@ -19,7 +19,7 @@ NEGLIGIBLE = 1e-3  # of the largest density: where there are no data a score is 
 
 
 def plot_score(result: str | Path, output: str | Path) -> None:
-    """Draw a result of `hamflow score` by its kind.
+    """Draw the result of a study by its kind.
 
     Args: result: the .json. output: the .png; a .pdf beside it.
     Raises: DataError: no result, of a kind that has no figure, or without what its figure shows.
@@ -184,7 +184,7 @@ def tabulate_comparison(result: str | Path, output: str | Path) -> None:
     """
     content = _read(result)
     if content.get("kind") != "comparison":
-        raise DataError(f"{result} holds no comparison, which alone has a table", fix="`hamflow score comparison --help`")
+        raise DataError(f"{result} holds no comparison, which alone has a table", fix="`hamflow study --help`")
     with _complete(result):
         lines = _lines(content)
     write_text(Path(output).with_suffix(".csv"), "\n".join(",".join(line) for line in lines) + "\n")
@@ -243,7 +243,7 @@ def _read(result: str | Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(content).__name__}")
         return content
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{result} is no result of `hamflow score` ({error})", fix="`hamflow score --help`") from error
+        raise DataError(f"{result} is no result of a study ({error})", fix="`hamflow study --help`") from error
 
 
 @contextmanager
@@ -253,7 +253,7 @@ def _complete(result: str | Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
         raise DataError(
-            f"{result} is no complete result of `hamflow score` ({error!r})",
+            f"{result} is no complete result of a study ({error!r})",
             why="it lacks what is to be shown, or holds something else in its place",
-            fix="delete it and make it anew, `hamflow score --help`",
+            fix="delete it and make it anew, `hamflow study --help`",
         ) from error

@@ -79,7 +79,7 @@ def specification(
 ) -> config.Config:
     """What determines the job, from --spec or from the parameters of the run."""
     if options.spec is not None:
-        return config.parse_spec(options.spec, options.verb)
+        return config.parse_spec(options.spec, "" if options.verb == "discrepancy" else options.verb)
     if run is None:
         raise ConfigurationError("neither a run nor --spec is given", fix=f"hamflow {options.verb} --help")
     return resolve(parameters(options, run.preset), run)

@@ -17,13 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from hamflow.report import tabulate
-    from hamflow.report.score import tabulate_comparison
-
     if "/" in options.place:
         preset, name = arguments.part_of(options, "PRESET/STUDY")
+        from hamflow.report.score import tabulate_comparison
+
         tabulate_comparison(preset.study(name), (options.output or preset.table("")) / "score.csv")
         return
+    from hamflow.report import tabulate
+
     preset = arguments.preset_of(options)
     files = targets.metrics(arguments.parameters(options, preset))
     folders = options.metrics or sorted({path.parent for path in files})
