@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hamflow import config
+from hamflow.pipeline.sources import WITHOUT_EFFECT
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
@@ -20,16 +21,6 @@ JOBS = {
     "sample": f"results/quickstart/samples/{RUN}/heun-nfe3.npy",
     "evaluate": f"results/quickstart/metrics/{RUN}/heun-nfe3.json",
 }
-
-# They say how a run is told and reported, and leave no trace in a number (the list of common.smk).
-WITHOUT_EFFECT = (
-    "hamflow.cli",
-    "hamflow.config",
-    "hamflow.errors",
-    "hamflow.progress",
-    "hamflow.pipeline.provenance",
-    "hamflow.tracking",
-)
 
 # What the job imports, without what the command line itself imports for the help of all verbs.
 LIST_MODULES = """
@@ -107,7 +98,7 @@ def test_every_module_that_a_job_imports_is_an_input_of_its_rule(finished, rule,
     """Or it cannot change a number, or it registers objects that this job does not use."""
     inputs, command = forced(finished, rule)
     arguments = shlex.split(re.search(r"hamflow (.*?) (?:2?>)", command)[1])
-    arguments[arguments.index("--output") + 1] = str(tmp_path / "results/preset/dataset/method/seed0")
+    arguments += ["--output", str(tmp_path / "results/preset/dataset/method/seed0")]
     said = finished.command("python", "-c", LIST_MODULES, *arguments).stdout
     imported = {module: source_of(finished, module) for module in said[said.index("MODULES") :].split()[1:]}
     others = [file.read_text() for module, file in imported.items() if registered_by(file) - names_used()]

@@ -12,7 +12,9 @@ from hamflow import cli
 from hamflow.errors import DataError
 from hamflow.files import read_json, sha256_of, write_json
 from hamflow.pipeline import provenance, verify
-from hamflow.pipeline.trace import manifest, trace
+from hamflow.pipeline.crate import manifest
+from hamflow.pipeline.paths import Preset
+from hamflow.pipeline.trace import trace
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
@@ -28,22 +30,20 @@ def copied(finished, tmp_path):
     return tmp_path
 
 
-BOUND = "results/quickstart/values/checkerboard/data/seed0/none-nfe0.json"
+BOUND = "results/quickstart/metrics/checkerboard/data/seed0/real-nfe0.json"
 
 
 @pytest.fixture
 def project(tmp_path):
     """A project by hand, with one number and its data: nothing is run."""
-    root = tmp_path / "state/values/project"  # folders above it may have any name
-    names = {"preset": "quickstart", "dataset": "checkerboard", "method": "data", "seed": 0, "sampler": "none", "nfe": 0}
+    root = tmp_path / "state/metrics/project"  # folders above it may have any name
+    names = {"preset": "quickstart", "dataset": "checkerboard", "method": "data", "seed": 0, "sampler": "real", "nfe": 0}
+    names |= {"dataset_label": "Checkerboard", "conditional": False, "label": "bound"}
     write_json(root / "data/checkerboard/dataset.json", {"source": "checkerboard"})
     facts = {"data_sha256": sha256_of(root / "data/checkerboard/dataset.json")}
-    record = {**names, "metrics": {"sw2": {"value": 0.1}}, "provenance": facts}
+    record = {**names, "metrics": {"sw2": {"value": 0.1, "n": 5, "features": "points"}}, "provenance": facts}
     write_json(root / BOUND, record)
-    write_json(
-        root / BOUND.replace("results/quickstart/values", "results/quickstart/metrics"),
-        record | {"provenance": {**facts, "host": "a host"}},
-    )
+    write_json((root / BOUND).with_name("run.json"), {"evaluation": {"host": "a host"}})
     write_json(root / "checkpoints/quickstart/run.json", {})
     shutil.copy(ROOT / "params.yaml", root)
     return root
@@ -61,8 +61,8 @@ def git(root, *arguments):
 
 
 def spoil_number(root, factor, device=None):
-    """Change the first metric of one values file, and where it says it was made."""
-    path = root / METRICS.replace("metrics", "values", 1)
+    """Change the first metric of one record, and where it says it was made."""
+    path = root / METRICS
     record = read_json(path)
     name = sorted(record["metrics"])[0]
     record["metrics"][name]["value"] *= factor
@@ -85,8 +85,8 @@ def test_the_chain_names_every_file_as_it_is_and_the_circumstances(finished):
 
 
 def test_the_chain_holds_without_what_is_not_fetched_and_sees_a_changed_checkpoint(copied):
-    shutil.rmtree(copied / "results/quickstart/metrics")
-    path = copied / METRICS.replace("metrics", "values", 1)
+    path = copied / METRICS
+    path.with_name("run.json").unlink()
     whole = trace(path, copied)
     assert whole["training"]["state"] == "as recorded"
     assert whole["training"]["wall_seconds"] == "not recorded"
@@ -149,7 +149,8 @@ def test_the_manifest_stands_where_its_names_lead_to_the_files(project, tmp_path
 
 
 def test_the_manifest_has_no_date_where_there_is_no_git(project):
-    assert "datePublished" not in manifest(project / "results/quickstart")["@graph"][1]
+    (crate,) = [entity for entity in manifest(project / "results/quickstart")["@graph"] if entity["@id"] == "./"]
+    assert "datePublished" not in crate
 
 
 def test_data_and_checkpoints_may_be_links_to_another_disk(project, tmp_path):
@@ -173,7 +174,7 @@ def test_the_chain_is_the_same_from_any_folder(project, monkeypatch):
     assert chains[0] == chains[1] == chains[2]
     assert chains[0]["number"]["file"] == BOUND
     assert chains[0]["data"]["state"] == "as recorded"
-    assert chains[0]["evaluation"]["host"] == "a host"  # from the twin in metrics/
+    assert chains[0]["evaluation"]["host"] == "a host"  # from run.json beside it
 
 
 @pytest.mark.parametrize(
@@ -206,13 +207,11 @@ def test_a_checkout_without_the_sources_is_clean_and_one_without_git_unknown(tmp
 def test_nothing_is_run_where_there_is_nothing_to_compare(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     monkeypatch.setattr(verify, "repeat", lambda *_: pytest.fail("it ran"))
-    (project / "own.yaml").write_text("preset: own")
-    (project / "cloned.yaml").write_text("preset: cloned")
-    write_json(project / "results/cloned/tables/summary.json", {})  # of which git has a copy
+    write_json(project / "results/cloned/tables/summary.json", {})
     for arguments, what in [
-        (("--configfile", "own.yaml"), "preset 'own'"),
-        (("--configfile", "cloned.yaml"), "preset 'cloned'"),
-        (("--only", "digits/edm/seed9"), "digits/edm/seed9 in"),
+        (("own",), "preset 'own'"),
+        (("cloned",), "preset 'cloned'"),
+        (("quickstart", "--only", "digits/edm/seed9"), "digits/edm/seed9 in"),
     ]:
         with pytest.raises(DataError, match=f"no results of {what}"):
             run("verify", *arguments)
@@ -226,24 +225,26 @@ def test_leftovers_of_other_parameters_are_named_as_such(project, monkeypatch):
     monkeypatch.setattr(
         verify,
         "repeat",
-        lambda root, scratch, *_: shutil.copytree(
-            root / "results", scratch / "results", ignore=shutil.ignore_patterns("old.*")
+        lambda preset, scratch, *_: shutil.copytree(
+            preset.root / "results", scratch / "results", ignore=shutil.ignore_patterns("old.*")
         ),
     )
     with pytest.raises(DataError, match="equal work does not make it") as refused:
-        run("verify")
+        run("verify", "quickstart")
     assert all(name in refused.value.what for name in kept)
     assert "delete it" in refused.value.fix
     for name in kept:
         (project / name).unlink()
-    run("verify")
+    run("verify", "quickstart")
 
 
 def test_work_done_again_for_one_run_is_equal_byte_for_byte(finished, tmp_path):
-    said = finished.command("hamflow", "verify", "--only", RUN, "--scratch", str(tmp_path / "again"), "--cores", "1").stdout
+    said = finished.command(
+        "hamflow", "verify", "quickstart", "--only", RUN, "--scratch", str(tmp_path / "again"), "--cores", "1"
+    ).stdout
     assert "holds: every byte is equal" in said
     assert (tmp_path / "again" / f"checkpoints/quickstart/{RUN}/model.safetensors").exists()
-    kept = finished.command("hamflow", "verify", "--only", RUN, "--scratch", str(tmp_path / "again"), check=False)
+    kept = finished.command(*again, check=False)
     assert kept.returncode == 2
     assert "is not empty" in kept.stdout
 
@@ -272,10 +273,10 @@ def test_on_one_kind_of_machine_a_changed_byte_does_not_hold(finished, copied):
     samples = np.load(path)
     samples[0, 0] = np.nextafter(samples[0, 0], 2)
     np.save(path, samples)
-    verdict = verify.compare(finished.folder, copied, "quickstart")
+    verdict = verify.compare(Preset("quickstart", finished.folder), Preset("quickstart", copied))
     assert not verdict.holds
     assert verdict.changed == (f"results/quickstart/samples/{RUN}/heun-nfe3.npy",)
-    said = finished.command("hamflow", "verify", "--again", str(copied), check=False)
+    said = finished.command("hamflow", "verify", "quickstart", "--again", str(copied), check=False)
     assert said.returncode == 2
     assert "1 of" in said.stdout
 
@@ -285,7 +286,7 @@ def test_on_one_kind_of_machine_a_changed_byte_does_not_hold(finished, copied):
 )
 def test_a_number_may_move_on_another_kind_of_machine_and_is_named(finished, copied, factor, device, holds):
     name = spoil_number(copied, factor, device)
-    verdict = verify.compare(finished.folder, copied, "quickstart", [RUN])
+    verdict = verify.compare(Preset("quickstart", finished.folder), Preset("quickstart", copied), [RUN])
     assert verdict.holds == holds
     (moved,) = verdict.moved
     assert moved.name == name
@@ -296,14 +297,14 @@ def test_a_number_may_move_on_another_kind_of_machine_and_is_named(finished, cop
 
 def test_a_file_that_is_missing_on_one_side_is_said(finished, copied):
     (copied / f"results/quickstart/samples/{RUN}/heun-nfe3.npy").unlink()
-    refused = finished.command("hamflow", "verify", "--again", str(copied), check=False)
+    refused = finished.command("hamflow", "verify", "quickstart", "--again", str(copied), check=False)
     assert refused.returncode == 2
     assert "missing there" in refused.stdout
 
 
 def test_no_artefact_that_repeats_holds_what_does_not(finished):
     """Times and commits in a compared file would make it differ at the next run."""
-    for name in verify._artefacts(finished.folder, "quickstart", ()):
+    for name in verify._artefacts(Preset("quickstart", finished.folder), ()):
         if name.endswith(".json"):
             text = json.dumps(read_json(finished.folder / name))
             assert not [word for word in ("wall_seconds", "git_commit", '"host"') if word in text], name

@@ -11,7 +11,7 @@ from hamflow import config
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
 # What follows a new set of samples; the report is drawn from the table, the metrics and the samples.
-AFTER_SAMPLING = {"sample", "evaluate", "tabulate", "plot_nfe", "plot_samples"}
+AFTER_SAMPLING = {"sample", "evaluate", "tabulate", "plot"}
 
 
 def methods_of(jobs, rule):
@@ -51,7 +51,7 @@ def test_editing_the_sampler_repeats_sampling_and_what_follows(finished):
     with finished.edited("src/hamflow/sampling/solvers.py", '"""', '"""Edited. '):
         rules = finished.pending_rules()
     assert rules >= AFTER_SAMPLING
-    assert not rules & {"prepare", "train", "plot_training"}
+    assert not rules & {"prepare", "train"}
 
 
 def test_editing_one_flow_repeats_the_methods_that_use_it(finished):
