@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from hamflow.files import atomic as files
+from hamflow import files
 from hamflow.pipeline.paths import Preset
 from hamflow.pipeline.provenance import run_key
 from hamflow.tracking import JsonlLog, RunStream, follower, init_store, publish, read_jsonl

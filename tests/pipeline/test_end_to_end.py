@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hamflow import config
+from hamflow.files import canonical_json
 from hamflow.pipeline.sources import WITHOUT_EFFECT
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
@@ -99,6 +100,7 @@ def test_every_module_that_a_job_imports_is_an_input_of_its_rule(finished, rule,
     inputs, command = forced(finished, rule)
     arguments = shlex.split(re.search(r"hamflow (.*?) (?:2?>)", command)[1])
     arguments += ["--output", str(tmp_path / "results/preset/dataset/method/seed0")]
+    arguments += ["--spec", canonical_json(specification(finished, rule))]  # else it reads and checks all parameters
     said = finished.command("python", "-c", LIST_MODULES, *arguments).stdout
     imported = {module: source_of(finished, module) for module in said[said.index("MODULES") :].split()[1:]}
     others = [file.read_text() for module, file in imported.items() if registered_by(file) - names_used()]
@@ -106,6 +108,13 @@ def test_every_module_that_a_job_imports_is_an_input_of_its_rule(finished, rule,
         excused = module.startswith(WITHOUT_EFFECT) or any(f"from {module} import" in text for text in others)
         if not excused and (registered_by(file) <= names_used()):
             assert str(file.relative_to(finished.folder)) in inputs
+
+
+def specification(workflow, rule):
+    parameters = config.load([workflow.folder / "params.yaml"])
+    kind = {"prepare": "dataset", "train": "training", "sample": "sampling", "evaluate": "evaluation"}[rule]
+    dataset, method, _ = RUN.split("/")
+    return getattr(config, f"{kind}_spec")(parameters, dataset, *([] if rule == "prepare" else [method]))
 
 
 def names_used():

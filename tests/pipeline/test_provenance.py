@@ -239,10 +239,8 @@ def test_leftovers_of_other_parameters_are_named_as_such(project, monkeypatch):
 
 
 def test_work_done_again_for_one_run_is_equal_byte_for_byte(finished, tmp_path):
-    said = finished.command(
-        "hamflow", "verify", "quickstart", "--only", RUN, "--scratch", str(tmp_path / "again"), "--cores", "1"
-    ).stdout
-    assert "holds: every byte is equal" in said
+    again = ("hamflow", "verify", "quickstart", "--only", RUN, "--scratch", str(tmp_path / "again"))
+    assert "holds: every byte is equal" in finished.command(*again, "--cores", "1").stdout
     assert (tmp_path / "again" / f"checkpoints/quickstart/{RUN}/model.safetensors").exists()
     kept = finished.command(*again, check=False)
     assert kept.returncode == 2

@@ -70,43 +70,32 @@ def _remove_leftovers(path: Path) -> None:
 def exclusive(path: str | Path) -> Iterator[bool]:
     """Hold the lock file `path` for a while; yields whether another process held it before, for which this one then waited.
 
-    The system gives the lock back when its holder ends, however it ends; the file is gone afterwards. Where the file system
-    has no locks, nobody waits.
+    The system gives the lock back when its holder ends, however it ends. The file says who holds it; a holder removes it,
+    with the folder, if it made that and nothing else is in it.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
     path, waited = Path(path), False
     made = not path.parent.exists()
-    while True:
+    lock = FileLock(path)
+    while not lock.is_locked:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+")  # noqa: SIM115  open for as long as the lock is held
-        except (FileExistsError, FileNotFoundError):
+            lock.acquire(timeout=-1 if waited else 0)
+        except Timeout:
+            with suppress(FileNotFoundError):  # its holder has just removed it
+                print(f"waiting for process {path.read_text().strip() or '?'}, which holds {path}", file=sys.stderr, flush=True)
+                waited = True
+        except (FileExistsError, FileNotFoundError):  # the last holder removed the folder at this moment
             if os.path.lexists(path.parent) and not path.parent.is_dir():
                 raise
-            continue  # the last holder removed the folder at this moment
-        with suppress(OSError):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                print(f"waiting for process {file.read().strip()}, which holds {path}", file=sys.stderr, flush=True)
-                waited = True
-                fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                break
-        file.close()  # its holder removed it; another may have made a new one
     try:
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}\n")
         with suppress(OSError):  # of a full disk: the name is for people
-            file.flush()
+            path.write_text(f"{os.getpid()} on {platform.node()}\n")
         yield waited
     finally:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):
-            file.close()
+        path.unlink(missing_ok=True)  # while it is held: who waits for it makes another
+        lock.release()
         if made:
             with suppress(OSError):  # something is in it now
                 path.parent.rmdir()

@@ -1,0 +1,67 @@
+"""Which source files stand behind a job: those that it imports, and of a registry those that it names."""
+
+from pathlib import Path
+
+import pytest
+
+from hamflow.pipeline.sources import Sources, names_in
+
+TREE = {
+    "verbs/go": "from hamflow.flows import build\nfrom hamflow import errors\ndef run():\n    from hamflow.late import found\n",
+    "flows/__init__": "from hamflow.flows.base import FLOWS\n",
+    "flows/base": 'FLOWS: Registry[type] = Registry("flow", "hamflow.flows")\n',
+    "flows/left": '@FLOWS.register("left")\nclass Left: ...\n',
+    "flows/right": 'import hamflow.force\n@FLOWS.register("right", turn=1)\nclass Right: ...\n',
+    "flows/laws": '@LAWS.register("even")\ndef even(): ...\n',
+    "force": "",
+    "late/__init__": '_HOMES = {"found": "home", "lost": "other"}\ndef __getattr__(name): ...\n',
+    "late/home": "",
+    "late/other": "",
+    "errors": "",
+    "studies/turning": 'from hamflow.flows import build\nflow = build("right")\n',
+}
+
+
+@pytest.fixture
+def behind(tmp_path):
+    """The modules behind a module of a small tree, without hamflow/ and .py."""
+    for name, text in TREE.items():
+        path = tmp_path / f"hamflow/{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def find(module, *used):
+        files = Sources(tmp_path).behind(module, used=frozenset(used))
+        return {Path(file).relative_to(tmp_path / "hamflow").with_suffix("").as_posix() for file in files}
+
+    return find
+
+
+ALWAYS = {"verbs/go", "flows/__init__", "flows/base", "flows/laws", "late/__init__", "late/home"}
+
+
+def test_imports_are_followed_also_within_functions_and_through_packages_that_import_names_on_first_use(behind):
+    assert behind("verbs.go", "left") == ALWAYS | {"flows/left"}
+
+
+def test_of_a_registry_only_what_the_job_names_is_behind_it_and_what_that_imports(behind):
+    assert behind("verbs.go", "right") == ALWAYS | {"flows/right", "force"}
+
+
+def test_where_a_job_names_nothing_of_a_registry_it_may_use_all(behind):
+    assert behind("verbs.go") == ALWAYS | {"flows/left", "flows/right", "force"}
+
+
+def test_a_module_names_what_it_quotes(behind):
+    assert behind("studies.turning") == {
+        "studies/turning",
+        "flows/__init__",
+        "flows/base",
+        "flows/laws",
+        "flows/right",
+        "force",
+    }
+
+
+def test_every_text_of_nested_parameters_may_be_a_name():
+    assert set(names_in({"a": ["b", {"c": "d"}, 1], "e": None})) == {"a", "b", "c", "d", "e"}

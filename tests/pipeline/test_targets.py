@@ -1,0 +1,92 @@
+"""What a preset consists of, and what the workflow does beside its jobs; no Snakemake is started."""
+
+import os
+
+import pytest
+
+from hamflow import config
+from hamflow.errors import ConfigurationError
+from hamflow.pipeline import targets, workflow
+from hamflow.pipeline.paths import Preset
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    return config.load(["params.yaml", "workflow/presets/smoke.yaml"], ["seeds=[0, 2]"])
+
+
+def test_the_metrics_are_of_every_bound_run_and_setting(parameters):
+    found = targets.metrics(parameters)
+    datasets, methods, seeds = (len(names) for names in (*parameters["run"].values(), parameters["seeds"]))
+    settings = len(config.sampler_settings(parameters)) + 1  # and the discrepancy
+    assert len(found) == len(set(found)) == datasets * (1 + methods * seeds * settings)
+
+
+def test_the_largest_setting_is_the_one_of_most_evaluations(parameters):
+    settings = parameters | {"sampling": {"settings": {"dopri5": ["auto"], "heun": [5, 35], "multistep": [17]}}}
+    assert targets.largest_setting(settings) == "heun-nfe35"
+
+
+def test_methods_are_grouped_by_their_samplers(parameters):
+    own = parameters["methods"] | {"gan": {"samplers": {"direct": [1]}}}
+    groups = targets.methods_by_settings(parameters | {"methods": own})
+    common = tuple(targets.settings(parameters, "edm"))
+    assert groups == {common: list(parameters["methods"]), ("direct-nfe1",): ["gan"]}
+
+
+def test_images_are_trained_before_points(parameters):
+    costs = {dataset: targets.cost(parameters, dataset, "edm") for dataset in ("digits", "checkerboard")}
+    assert costs["digits"] > costs["checkerboard"]
+
+
+def test_values_by_hand_have_the_types_of_yaml():
+    assert workflow.typed({"a": "1", "b": ["x", {"c": "[2]"}], "d": ""}) == {"a": 1, "b": ["x", {"c": [2]}], "d": ""}
+
+
+def test_data_that_all_presets_share_are_not_redefined(parameters):
+    digits = parameters["datasets"]["digits"] | {"options": {"holdout": 0.5}}
+    with pytest.raises(ConfigurationError, match=r"datasets\.digits\.options"):
+        workflow.refuse_changed_data(parameters | {"datasets": {"digits": digits}})
+    workflow.refuse_changed_data(parameters | {"datasets": {"mine": digits}})
+
+
+def test_parameters_are_written_once_and_again_only_when_they_change(parameters, tmp_path):
+    preset = Preset("smoke", tmp_path)
+    workflow.write_parameters(parameters, preset)
+    os.utime(preset.parameters, (1, 1))
+    workflow.write_parameters(parameters, preset)
+    assert preset.parameters.stat().st_mtime == 1
+    workflow.write_parameters(parameters | {"seeds": [7]}, preset)
+    assert config.load([preset.parameters])["seeds"] == [7]
+
+
+def test_fetched_files_are_settled_only_where_snakemake_has_no_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fetched = tmp_path / "data/file"
+    fetched.parent.mkdir()
+    fetched.touch()
+    os.utime(fetched, (1, 1))
+    (tmp_path / ".snakemake/metadata").mkdir(parents=True)
+    (tmp_path / ".snakemake/metadata/record").touch()
+    workflow.settle_fetched_files([tmp_path / "data"])
+    assert fetched.stat().st_mtime == 1
+    (tmp_path / ".snakemake/metadata/record").unlink()
+    workflow.settle_fetched_files([tmp_path / "data"])
+    assert fetched.stat().st_mtime > 1
+
+
+def test_kept_checkpoints_go_and_states_stay(tmp_path):
+    preset = Preset("p", tmp_path)
+    state = preset.run("d", "m", 0).checkpoints / "state"
+    for name in ("one/model.safetensors", "two/state.safetensors"):
+        (state / name).parent.mkdir(parents=True)
+        (state / name).touch()
+    workflow.forget_kept_checkpoints(preset)
+    assert [path.name for path in state.iterdir()] == ["two"]
+
+
+def test_the_fingerprint_of_the_user_s_files_changes_with_them(tmp_path):
+    before = workflow.users_files(str(tmp_path))
+    (tmp_path / "image.png").write_bytes(b"1")
+    after = workflow.users_files(str(tmp_path))
+    assert len({before, after, workflow.users_files(None)}) == 2  # an empty folder is like none
