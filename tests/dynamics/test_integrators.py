@@ -9,7 +9,7 @@ import torch
 from hamflow.dynamics import SCHEMES, ElasticBox, Gradient, Harmonic, compose, drift, fold, rotate, simulate, zero
 from hamflow.errors import ConfigurationError
 
-ORDERS = {"leapfrog": 2, "leapfrog_dkd": 2, "mclachlan": 2, "yoshida4": 4}
+ORDERS = {"leapfrog": 2, "leapfrog_dkd": 2, "mclachlan": 2, "yoshida4": 4, "blanes_moan4": 4}
 
 
 def pendulum(x, t):

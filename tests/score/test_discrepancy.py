@@ -11,7 +11,7 @@ from scipy import stats
 from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.laws.gaussian_toy import GaussianToy
 from hamflow.score import hamiltonian_score_discrepancy
-from hamflow.score.discrepancy import average_weights
+from hamflow.score.discrepancy import MOST_STEPS, average_weights
 from hamflow.score.estimators.partition import equal_cells
 
 EVERY = ["binned", "critic", "features", "neighbours"]
@@ -32,15 +32,14 @@ def joint(z):
 
 
 def limit(comparisons):
-    """The |z| that a correct estimator stays within in all of so many comparisons as often as in one within
-    2."""
+    """The |z| that a correct estimator stays within in all of so many comparisons as often as in one within 2."""
     return stats.norm.isf(stats.norm.sf(2) / comparisons)
 
 
 @functools.cache
 def toy_discrepancy(estimator, s, a, seed=0, n=10_000, times=TIMES):
     x = s * torch.from_numpy(np.random.default_rng(100 + seed).standard_normal((n, 1)))
-    options = {"steps": 12, "single_time": True, **FAST.get(estimator, {})}
+    options = {"single_time": True, **FAST.get(estimator, {})}
     return hamiltonian_score_discrepancy(lambda y, t: -a * y, x, times, estimator=estimator, seed=seed, **options)
 
 
@@ -62,6 +61,76 @@ def test_a_joint_comparison_fails_where_one_number_or_all_are_wrong():
     assert not joint([5.0, *z[0][1:]])
 
 
+CASES = [(1.4, 0.0), (0.9, 3.0), (0.7, -0.6), (0.9, 1 / 0.81)]
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize("n", [10_000, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("s", "a"), CASES)
+def test_default_estimate_is_within_three_standard_errors_and_a_percent(s, a, n, dimension):
+    x = s * torch.from_numpy(np.random.default_rng(7).standard_normal((n, dimension)))
+    found = hamiltonian_score_discrepancy(lambda y, t: -a * y, x, (0.2, 0.6, 1.1))
+    exact = dimension * GaussianToy(s, a).discrepancy(found.times).numpy()
+    assert found.converged
+    assert (np.abs(found.values - exact) <= 3 * found.standard_errors + 0.01 * exact).all()
+
+
+@functools.cache
+def integrated(s, a, steps, scheme="blanes_moan4"):
+    """The estimate on the same samples and velocities, whatever the integration."""
+    x = s * torch.from_numpy(np.random.default_rng(8).standard_normal((2000, 1)))
+    return hamiltonian_score_discrepancy(
+        lambda y, t: -a * y, x, (0.3, 0.6), estimator="features", steps=steps, scheme=scheme, features=16
+    )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "steps", "order"),
+    [("leapfrog", 16, 2), ("mclachlan", 8, 2), ("yoshida4", 16, 4), ("blanes_moan4", 2, 4)],
+)
+def test_integration_error_of_the_estimate_has_the_order_of_the_scheme(scheme, steps, order):
+    coarse, middle, fine = (integrated(0.7, -0.6, steps * k, scheme).values[1] for k in (1, 2, 4))
+    assert np.log2((coarse - middle) / (middle - fine)) == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "steps"), [("leapfrog", 8), ("mclachlan", 2), ("yoshida4", 4), ("blanes_moan4", 2)]
+)
+@pytest.mark.parametrize(("s", "a"), [(0.9, 3.0), (0.7, -0.6), (1.0, 0.5)])
+def test_reported_integration_error_bounds_the_actual_one(s, a, scheme, steps):
+    """And is no more than three times it: the difference to the same estimate on trajectories that are all but exact."""
+    found, exact = integrated(s, a, steps, scheme), integrated(s, a, 64)
+    actual = np.abs(found.values - exact.values)
+    assert (actual <= found.integration_errors).all()
+    assert (found.integration_errors <= 3 * actual + 1e-7).all()
+    assert abs(found.average - exact.average) <= found.average_integration_error
+    assert found.converged == bool((found.integration_errors <= found.standard_errors / 4).all())
+
+
+def test_steps_are_refined_until_the_integration_error_is_a_quarter_of_the_standard_error():
+    """A scheme of second order needs more steps. Too stiff a force is said not to have converged."""
+    fourth, second = (integrated(0.9, 3.0, None, scheme) for scheme in ("blanes_moan4", "leapfrog"))
+    assert fourth.converged
+    assert second.converged
+    assert fourth.steps < second.steps
+    assert not integrated(0.9, 3.0, second.steps // 2, "leapfrog").converged
+    stiff = integrated(0.9, 1e5, None, "leapfrog")
+    assert not stiff.converged
+    assert stiff.steps >= MOST_STEPS
+    assert (stiff.integration_errors > stiff.standard_errors / 4).any()
+
+
+def test_standard_errors_of_features_hold_under_the_true_score():
+    """There each product of samples in two folds stands in two gains, which the variance of the gains does not know."""
+    z = []
+    for seed in range(20):
+        x = torch.from_numpy(np.random.default_rng(200 + seed).standard_normal((1000, 1)))
+        found = hamiltonian_score_discrepancy(lambda y, t: -y, x, TIMES, estimator="features", seed=seed, features=32)
+        z.append(found.values / found.standard_errors)
+    assert (np.abs(z) < 3).all()
+    assert -1 < np.mean(z) < 0  # a lower bound
+
+
 @pytest.mark.parametrize("estimator", EVERY)
 def test_average_over_the_times_is_the_integral(estimator):
     s, a = TOYS[1]
@@ -73,8 +142,7 @@ def test_average_over_the_times_is_the_integral(estimator):
 
 @pytest.mark.parametrize("estimator", ["binned", "neighbours"])
 def test_standard_errors_of_the_unbiased_estimators_are_calibrated(estimator):
-    """Under the true score, where the statistic is degenerate: z over independent runs has mean 0 and
-    variance 1."""
+    """Under the true score, where the statistic is degenerate: z over independent runs has mean 0 and variance 1."""
     runs = [toy_discrepancy(estimator, 1.0, 1.0, seed=seed, n=1000) for seed in range(60)]
     z = np.array([run.values[1] / run.standard_errors[1] for run in runs])
     assert abs(z.mean()) < 3 / np.sqrt(len(z))
@@ -85,9 +153,7 @@ def test_standard_errors_of_the_unbiased_estimators_are_calibrated(estimator):
 @pytest.mark.parametrize("estimator", EVERY)
 def test_right_score_has_no_discrepancy(plane, estimator):
     x = plane.sample(6000, np.random.default_rng(1))
-    found = hamiltonian_score_discrepancy(
-        lambda y, t: plane.score(y), x, TIMES, estimator=estimator, steps=12, **FAST.get(estimator, {})
-    )
+    found = hamiltonian_score_discrepancy(lambda y, t: plane.score(y), x, TIMES, estimator=estimator, **FAST.get(estimator, {}))
     assert (np.abs(found.values) <= limit(len(TIMES)) * found.standard_errors).all()
 
 
@@ -211,7 +277,7 @@ def test_what_cannot_be_estimated_is_refused(rng):
         (calm, (), {}, ConfigurationError, "increasing"),
         (calm, (0.1, 0.5), {"estimator": "bind"}, ConfigurationError, "binned"),
         (calm, (0.1, 0.5), {"estimator": "binned", "bin": 3}, ConfigurationError, "bins"),
-        (calm, (0.1, 0.5), {"critic_steps": 0}, ConfigurationError, "critic_steps"),
+        (calm, (0.1, 0.5), {"estimator": "critic", "critic_steps": 0}, ConfigurationError, "critic_steps"),
         (calm, (0.1, 0.5), {"steps": 0}, ConfigurationError, "steps"),
         (lambda y, t: y[:, :1], (0.1, 0.5), {}, ConfigurationError, "shape"),
         (lambda y, t: 1e200 * y**3, (0.1, 0.5), {}, DivergenceError, "trajectories left the finite numbers"),

@@ -119,13 +119,27 @@ def test_implied_score_of_reflection_is_right_inside_its_walls(monkeypatch):
     assert outside.average > 10 * outside.average_standard_error
 
 
-def test_labels_follow_their_rows(plane, monkeypatch):
+def test_labels_follow_their_rows(monkeypatch):
+    """Row i of a call has label i, whether all rows are there or the first ones."""
     flow = flows.build("diffusion")
     seen = lambda x, t, label: x * label[:, None]  # noqa: E731
-    force = implied_score(model_of(flow, seen, monkeypatch), SIGMA, label=torch.tensor([1, 2, 3]), batch=4)
-    x = torch.ones(6, 2, dtype=torch.float64)  # the samples, and once more for -v_0
-    assert torch.equal(force(x, 0.0)[:3], force(x, 0.0)[3:])
-    assert len(set(force(x, 0.0)[:3, 0].tolist())) == 3
+    label = torch.tensor([1, 2, 3])
+    force = implied_score(model_of(flow, seen, monkeypatch), SIGMA, label=label, batch=2)
+    x = torch.ones(3, 2, dtype=torch.float64)
+    assert len(set(force(x, 0.0)[:, 0].tolist())) == 3
+    for part in (1, 2):  # the first rows alone have the first labels
+        assert torch.equal(force(x[:part], 0.0), force(x, 0.0)[:part])
+
+
+def test_rows_of_a_force_are_the_samples(rng):
+    """Samples of N(0, 1 / a) under their own force -a x, a by the row of the call: zero where each row keeps its sample."""
+    stiffness = torch.tensor([1.0, 4.0], dtype=torch.float64).repeat_interleave(1000)[:, None]
+    x = torch.from_numpy(rng.standard_normal((2000, 1))) / stiffness.sqrt()
+    own, other = (
+        score_discrepancy(lambda y, t, a=a: -a[: len(y)] * y, x, SIGMA, batch=2000) for a in (stiffness, 5 - stiffness)
+    )
+    assert abs(own.average) < 3 * own.average_standard_error
+    assert other.average > 4 * other.average_standard_error
 
 
 def test_no_noise_or_horizon_is_refused(plane, data):
@@ -143,4 +157,5 @@ def test_average_needs_no_dimension(plane, data):
     times = SIGMA * np.arange(1, 5) / 4
     whole = hamiltonian_score_discrepancy(force, y, times, estimator="features", steps=4, scheme="mclachlan")
     each = score_discrepancy(force, y, SIGMA)
-    assert each.average == pytest.approx(whole.average / 2, rel=1e-9)
+    for name in ("average", "average_standard_error", "average_integration_error"):
+        assert getattr(each, name) == pytest.approx(getattr(whole, name) / 2, rel=1e-9)

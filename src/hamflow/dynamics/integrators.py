@@ -29,12 +29,15 @@ def compose(weights: Sequence[float]) -> Scheme:
 
 _l = 0.1931833275037836  # McLachlan 1995: the least error of second order that two kicks a step can have
 _w = 1 / (2 - 2 ** (1 / 3))  # Yoshida 1990, eq. 4.9: 2 w^3 + (1 - 2 w)^3 = 0 cancels the error term of third order
+_b = (0.0829844064174052, 0.396309801498368, -0.0390563049223486)  # Blanes and Moan 2002, SRKN_6^b: of fourth order, with the
+_a = (0.245298957184271, 0.604872665711080)  # error of fifth order minimised over what six kicks a step leave free
 
 SCHEMES: dict[str, Scheme] = {
     "leapfrog": compose([1.0]),  # kick 1/2, drift 1, kick 1/2 (velocity Verlet)
     "leapfrog_dkd": Scheme((0.0, 1.0, 0.0), (0.5, 0.5)),  # drift 1/2, kick 1, drift 1/2 (position Verlet)
     "mclachlan": Scheme((0.0, 0.5, 0.5, 0.0), (_l, 1 - 2 * _l, _l)),
     "yoshida4": compose([_w, 1 - 2 * _w, _w]),
+    "blanes_moan4": Scheme((*_b, 1 - 2 * sum(_b), *_b[::-1]), (*_a, 0.5 - sum(_a), 0.5 - sum(_a), *_a[::-1])),
 }
 
 

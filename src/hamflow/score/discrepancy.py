@@ -6,32 +6,49 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hamflow import draws
-from hamflow.dynamics import simulate
 from hamflow.dynamics.forces import Force
-from hamflow.errors import ConfigurationError, DivergenceError
-from hamflow.score.estimators import ESTIMATORS
+from hamflow.errors import ConfigurationError
+from hamflow.score.estimators import ESTIMATORS, Estimate
+from hamflow.score.integration import (
+    IntegrationError,
+    Probe,
+    Steps,
+    antithetic_trajectories,
+    steps_between,
+    trajectories,
+    twice,
+)
+
+LOW_DIMENSION = 3  # up to here random features are closer to the closed forms than a network, in less time
+TOLERANCE = 0.25  # of the integration error, in standard errors
+MOST_STEPS = 128
 
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """D at each time, and its average over [0, T]; summed over the coordinates, velocity squared (v_0 has
-    unit variance).
+    """D at each time, and its average over [0, T]; summed over the coordinates, velocity squared (v_0 has unit variance).
 
     Attributes:
-        times: [m], increasing. values, standard_errors: D(t) and its standard error, [m].
-        average, average_standard_error: of (1/T) int_0^T D(t) dt, T = times[-1].
-        estimator: how it was estimated. n: independent samples. dimension: coordinates of a sample.
+        times: [m], increasing. values: D(t), [m].
+        standard_errors: [m], of D(t), from the finite number of samples alone.
+        integration_errors: [m], how far D(t) may be from its value for exact trajectories, see `integration.Probe`.
+        average: (1/T) int_0^T D(t) dt, T = times[-1]; average_standard_error and average_integration_error are its errors.
+        steps: of the integration to T. converged: whether every integration error is at most a quarter of its standard error.
+        estimator: its name. n: independent samples. dimension: coordinates of a sample.
     """
 
     times: np.ndarray
     values: np.ndarray
     standard_errors: np.ndarray
+    integration_errors: np.ndarray
     average: float
     average_standard_error: float
+    average_integration_error: float
+    steps: int
+    converged: bool
     estimator: str
     n: int
     dimension: int
@@ -46,64 +63,84 @@ def hamiltonian_score_discrepancy(
     samples: Tensor,
     times: Sequence[float] | np.ndarray | Tensor,
     *,
-    estimator: str = "critic",
+    estimator: str | None = None,
     seed: int = 0,
-    steps: int = 8,
-    scheme: str = "leapfrog",
+    steps: int | None = None,
+    scheme: str = "blanes_moan4",
     velocities: Tensor | None = None,
     single_time: bool = False,
     batch: int = 8192,
     **options: Any,
 ) -> Discrepancy:
-    """D(t) = E|E[v_t | x_t]|^2 for x_0 from `samples`, v_0 ~ N(0, I), moved by `force`: zero on [0, T] if and
-    only if F is their score.
+    """D(t) = E|E[v_t | x_t]|^2 for x_0 from `samples`, v_0 ~ N(0, I), moved by `force`: zero on [0, T] if and only if the force
+    is the score of the samples.
 
     Args:
-        force: F(x, t) -> like x. samples: [N, *dims], data units.
+        force: F(x, t) -> like x. samples: [N, *dims], data units, in random order.
         times: increasing, > 0, time units; the last is T. One alone is refused unless `single_time`.
-        estimator: "critic": a trained network, cross-fitted (each half of the data is judged by a predictor
-            that never saw it), an honest lower bound in any dimension. "features": the same with a linear
-            predictor on random Fourier features, fitted in closed form. "binned", "neighbours": free of
-            training, for up to 3 dimensions, unbiased but for their smoothing over a bin of equal count or
-            over nearest neighbours (SPEC 1.8).
+        estimator: None: "features" for up to 3 dimensions, else "critic".
+            "features": a linear predictor on random Fourier features, cross-fitted in closed form (no sample is judged by a
+            predictor that saw it): a lower bound. "critic": a trained network, cross-fitted: a lower bound in any dimension.
+            "binned", "neighbours": no training, up to 3 dimensions, unbiased but for their smoothing over a bin of equal count
+            or over nearest neighbours (theory 3.1 to 3.4).
         seed: of the velocities, the folds and the critics. velocities: [N, *dims] instead of drawing v_0.
-        steps, scheme: of the integration to T. single_time: allow one time.
-        batch: samples moved at a time; no influence on the result.
+        steps: of the integration to T. None: halved in length until the integration error of every D(t) is at most a quarter of
+            its standard error, or there are 128. scheme: of the integration.
+        single_time: allow one time. batch: samples moved at a time; no influence on the result.
         options: of the estimator, see `hamflow.score.estimators`.
     Returns:
         `Discrepancy`; the standard errors are those of the sample of (x_0, v_0), given the critics.
     Raises:
-        ConfigurationError: times that are no such grid, an unknown estimator or option, a force whose value
-            is not shaped like x.
+        ConfigurationError: times that are no such grid, an unknown estimator or option, a force whose value is not shaped
+            like x.
         DivergenceError: trajectories that leave the finite numbers.
-    Source: arXiv:2410.20470, HSD; SPEC 1.3, 1.4.
+    Source: arXiv:2410.20470, HSD; theory 2.3, 2.4, 2.7.
     """
     grid = check_times(times, single_time)
-    estimate = ESTIMATORS.get(estimator)
+    weights = average_weights(grid)
+    name = estimator or ("features" if samples[0].numel() <= LOW_DIMENSION else "critic")
+    move = antithetic_trajectories if ESTIMATORS.get(name).antithetic else trajectories
     v = velocities if velocities is not None else draws.normal_like(draws.generator(seed, "discrepancy", "velocities"), samples)
     if v.shape != samples.shape:
         raise ConfigurationError(f"velocities have shape {tuple(v.shape)}, samples {tuple(samples.shape)}")
-    x = samples
-    if estimate.antithetic:  # v_0 and -v_0 together: what is odd in v_0 cancels in each pair
-        x, v = torch.cat([x, x]), torch.cat([v, -v])
-    x_t, v_t = trajectories(force, x, v, grid, steps, scheme, batch)
-    result = ESTIMATORS.build(
-        estimator, x_t, v_t, grid, draws.generator(seed, "discrepancy", "estimator"), force=force, **options
-    )
-    weights = average_weights(grid)
-    values = result.contributions.mean(1)
-    spread = result.influences.var(1, ddof=1) / result.influences.shape[1]
-    mixed = (weights @ result.influences).var(ddof=1) / result.influences.shape[1]
+    probe = Probe(force, samples, v, grid, weights, scheme, batch)
+
+    def estimate(count: Steps) -> Estimate:
+        x_t, v_t = move(force, samples, v, grid, count, scheme, batch)
+        return ESTIMATORS.build(name, x_t, v_t, grid, draws.generator(seed, "discrepancy", "estimator"), force=force, **options)
+
+    count = steps_between(grid, 1 if steps is None else steps)
+    if steps is None:
+        count = _refine(count, probe, len(samples))
+    result, error = estimate(count), probe(count)
+    while steps is None and sum(count) < MOST_STEPS and not _converged(error, result.standard_errors()):
+        count = twice(count)
+        result, error = estimate(count), probe(count)
     return Discrepancy(
         times=grid,
-        values=values,
-        standard_errors=np.sqrt(np.maximum(spread - result.excess, spread / 2)),
-        average=float(weights @ values),
-        average_standard_error=float(np.sqrt(max(mixed - weights**2 @ result.excess, mixed / 2))),
-        estimator=estimator,
+        values=result.contributions.mean(1),
+        standard_errors=result.standard_errors(),
+        integration_errors=error.errors,
+        average=float(weights @ result.contributions.mean(1)),
+        average_standard_error=result.standard_error(weights),
+        average_integration_error=error.average,
+        steps=sum(count),
+        converged=_converged(error, result.standard_errors()),
+        estimator=name,
         n=len(samples),
         dimension=int(np.prod(samples.shape[1:])),
     )
+
+
+def _converged(error: IntegrationError, standard_errors: np.ndarray) -> bool:
+    return bool((error.errors <= TOLERANCE * standard_errors).all())
+
+
+def _refine(steps: Steps, probe: Probe, n: int) -> Steps:
+    """The steps whose error is small against the standard errors that the probe expects of n samples."""
+    while sum(steps) < MOST_STEPS and not _converged(error := probe(steps), error.spreads / n**0.5):
+        steps = twice(steps)
+    return steps
 
 
 def check_times(times: Sequence[float] | np.ndarray | Tensor, single_time: bool) -> np.ndarray:
@@ -140,43 +177,3 @@ def average_weights(times: np.ndarray) -> np.ndarray:
             weights[left] += (1 - u) * t_squared
             weights[left + 1] += u * t_squared
     return weights / times**2 / times[-1]
-
-
-@torch.no_grad()
-def trajectories(
-    force: Force,
-    x: Tensor,
-    v: Tensor,
-    times: np.ndarray,
-    steps: int,
-    scheme: str = "leapfrog",
-    batch: int = 8192,
-) -> tuple[Tensor, Tensor]:
-    """Positions and velocities at all times, each [m, N, *dims]; `steps` cut [0, T] into steps of at most T /
-    steps.
-
-    Raises:
-        DivergenceError: a position or velocity that is not finite, with the time.
-    """
-    if steps < 1:
-        raise ConfigurationError(f"an integration needs steps >= 1, got {steps}")
-    pieces = [_trajectory(force, x[i : i + batch], v[i : i + batch], times, steps, scheme) for i in range(0, len(x), batch)]
-    return torch.cat([p[0] for p in pieces], dim=1), torch.cat([p[1] for p in pieces], dim=1)
-
-
-def _trajectory(force: Force, x: Tensor, v: Tensor, times: np.ndarray, steps: int, scheme: str) -> tuple[Tensor, Tensor]:
-    positions, velocities, start = [], [], 0.0
-    for t in times:
-        count = max(1, int(np.ceil(steps * (t - start) / times[-1] - 1e-9)))
-        x, v = simulate(force, x, v, float(t - start), count, scheme, start=start)
-        bad = ~(torch.isfinite(x) & torch.isfinite(v)).flatten(1).all(1)
-        if bool(bad.any()):
-            raise DivergenceError(
-                f"{int(bad.sum())} of {len(x)} trajectories left the finite numbers between t = {start:g} and {t:g}",
-                why="a discrepancy of what is left would look better than the force is",
-                fix="shorten the times, raise `steps`, or examine the force: it grows without bound",
-            )
-        positions.append(x)
-        velocities.append(v)
-        start = float(t)
-    return torch.stack(positions), torch.stack(velocities)

@@ -16,7 +16,6 @@ from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
 Denoiser = Callable[[Tensor, float], Tensor]  # (y, sigma) -> E[x_0 | x_0 + sigma n = y]
 RESERVED = {"horizon", "times", "steps", "scheme", "seed", "batch"}  # entries of `ModelSpec`, not of an estimator
 SCHEME = "mclachlan"
-LOW_DIMENSION = 3  # up to here linear predictors on random features do better than a network, in less time
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class ModelSpec:
     Attributes:
         sigmas: noise levels, data units. horizon: T / sigma. times: number of times in (0, T]. samples: of the data.
         steps, scheme: of integration to T; see `score_discrepancy`.
-        estimator: of `hamiltonian_score_discrepancy`; None: features for up to 3 dimensions, else a critic.
+        estimator: of `hamiltonian_score_discrepancy`, with its default.
         options: of the estimator, by kind of data: {image: {...}, point: {...}}; a key `estimator` there names another.
         batch: network evaluations at a time. seed: of noise, velocities and critics.
         perturbation: every weight of the network is first changed by so many of its tensor's root mean squares, times a
@@ -51,22 +50,19 @@ class ModelSpec:
 def model_discrepancy(
     denoiser: Denoiser, data: Tensor, sigma: float, *, horizon: float = 1.0, times: int = 4, **options: Any
 ) -> Discrepancy:
-    """The discrepancy of F(x) = (D(x; sigma) - x) / sigma^2 on x_0 = data + sigma n: zero if the model is
-    right (Tweedie).
+    """The discrepancy of F(x) = (D(x; sigma) - x) / sigma^2 on x_0 = data + sigma n: zero if the model is right (Tweedie).
 
-    Lengths are measured in sigma: y = x / sigma has the force sigma F and time t / sigma, v_0 ~ N(0, I) as
-        before, and the same
-    discrepancy, a number without unit. The log-density of x has no curvature beyond 1 / sigma^2, so that
-    horizon = 1, T = sigma, stays short of the first blind spot (omega T <= 1 < pi/2). To leading order the
-    average over [0, T] is
-        (horizon^2 / 3) sigma^2 E|F - score|^2 / dimension = (horizon^2 / 3) E|D - D*|^2 / (sigma^2
-        dimension).
+    Lengths are measured in sigma: y = x / sigma has the force sigma F, the time t / sigma, v_0 ~ N(0, I) as before and the same
+    discrepancy, a number without unit. The log-density of x has no curvature beyond 1 / sigma^2, so that horizon = 1,
+    T = sigma, stays short of the first blind spot (omega T <= 1 < pi/2). To leading order the average over [0, T] is
+        (horizon^2 / 3) sigma^2 E|F - score|^2 / dimension = (horizon^2 / 3) E|D - D*|^2 / (sigma^2 dimension).
+
     Args:
         denoiser: (y, sigma) -> D, like y. data: [N, *dims], data units. sigma: noise level, data units, > 0.
         horizon: T / sigma. times: how many, evenly spaced up to T. options: see `score_discrepancy`.
     Returns:
         values per coordinate, times in units of sigma.
-    Source: [derived] SPEC 1.4; Robbins 1956 for the implied score.
+    Source: [derived] theory 3.5; Robbins 1956 for the implied score.
     """
     noise = smoothing_noise(options.get("seed", 0), data)
     force = lambda x, t: (denoiser(x, sigma) - x) / sigma**2  # noqa: E731
@@ -86,18 +82,20 @@ def score_discrepancy(
     horizon: float = 1.0,
     times: int = 4,
     estimator: str | None = None,
-    steps: int = 4,
+    steps: int | None = 4,
     scheme: str = SCHEME,
     **options: Any,
 ) -> Discrepancy:
     """The discrepancy of a score at noise level sigma, per coordinate, times in units of sigma.
 
-    Where the data hardly vary on the scale of sigma, the smoothed law is N(x, sigma^2 I), and x oscillates through
-    omega T = horizon. An integrator does not quite keep that law, which looks like a discrepancy of the score: at
-    horizon 1, three steps of leapfrog 1.2e-4 a coordinate, two of McLachlan's scheme, at no more evaluations, 1.0e-8.
+    The defaults spend few evaluations, since each may be one of a network. Where the data hardly vary on the scale of sigma,
+    the smoothed law is N(x, sigma^2 I), and x oscillates through omega T = horizon. An integrator does not quite keep that law,
+    which looks like a discrepancy of the score: at horizon 1, three steps of leapfrog 1.2e-4 a coordinate, two of McLachlan's
+    scheme, at no more evaluations, 1.0e-8.
+
     Args:
-        force: the score, data units^-1. samples: of the smoothed data, [N, *dims]. estimator: None:
-            "features" for up to 3 dimensions, else "critic". options: of `hamiltonian_score_discrepancy`.
+        force: the score, data units^-1. samples: of the smoothed data, [N, *dims], in random order. steps: None: as many as the
+            accuracy needs. estimator, options: of `hamiltonian_score_discrepancy`.
     """
     for name, value in (("sigma", sigma), ("horizon", horizon)):
         if not 0 < value < float("inf"):
@@ -107,36 +105,29 @@ def score_discrepancy(
         force,
         samples,
         sigma * horizon * np.arange(1, times + 1) / times,
-        estimator=estimator or ("features" if dimension <= LOW_DIMENSION else "critic"),
+        estimator=estimator,
         steps=steps,
         scheme=scheme,
         **options,
     )
-    return replace(
-        found,
-        times=found.times / sigma,
-        values=found.values / dimension,
-        standard_errors=found.standard_errors / dimension,
-        average=found.average / dimension,
-        average_standard_error=found.average_standard_error / dimension,
-    )
+    curves, means = ("values", "standard_errors", "integration_errors"), ("", "_standard_error", "_integration_error")
+    each = {name: getattr(found, name) / dimension for name in (*curves, *(f"average{what}" for what in means))}
+    return replace(found, times=found.times / sigma, **each)
 
 
 def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: int = 1024) -> Force:
-    """The score at noise level sigma that a `hamflow.models.Model` implies, as a force on samples of the
-    smoothed data.
+    """The score at noise level sigma that a `hamflow.models.Model` implies, as a force on samples of the smoothed data.
 
     By Tweedie's formula (D(x; sigma) - x) / sigma^2; where the flow's space has walls, so has the force.
 
     Args:
-        label: int64 [N], classes of the samples, for a conditional model; rows beyond N begin again.
+        label: int64 [N], classes of the samples, for a conditional model: row i has label i, in every call of the force.
         batch: rows in the network at a time.
     """
 
     def force(x: Tensor, t: float | Tensor) -> Tensor:
-        labels = None if label is None else label.repeat(-(-len(x) // len(label)))[: len(x)]
         parts = [
-            model.score(x[i : i + batch], sigma, None if labels is None else labels[i : i + batch])
+            model.score(x[i : i + batch], sigma, None if label is None else label[i : i + batch][: len(x) - i])
             for i in range(0, len(x), batch)
         ]
         return torch.cat(parts)
@@ -196,12 +187,13 @@ def _metric(
             steps=spec.steps,
             scheme=spec.scheme,
             seed=spec.seed,
-            batch=2 * len(noisy),  # all at once: the labels of a conditional model belong to rows
+            batch=len(noisy),  # all at once: the labels of a conditional model belong to rows
             **{"estimator": spec.estimator, **options},
         )
     return {
         "value": found.average,
         "standard_error": found.average_standard_error,
+        "integration_error": found.average_integration_error,
         "n": found.n,
         "features": found.estimator,
         "curve": {"times": found.times.tolist(), "values": found.values.tolist(), "errors": found.standard_errors.tolist()},

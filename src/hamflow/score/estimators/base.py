@@ -19,14 +19,24 @@ class Estimate:
     """D at m times from U exchangeable units (samples, or pairs of them).
 
     Attributes:
-        contributions: [m, U]; their mean over the units is D.
-        influences: [m, U]; their variance over U is the variance of D, but for
-        excess: [m], variance that the influences count twice (pairs of units, in statistics of second order).
+        contributions: [m, U], per-unit contribution to D; their mean over the units is D.
+        influences: [m, U], per-unit influence on D.
+        excess: [m], subtract it from the variance of the influences' mean: pair statistics count each pair twice. Negative
+            where they count a pair once that stands in two units.
     """
 
     contributions: np.ndarray
     influences: np.ndarray
     excess: np.ndarray
+
+    def standard_error(self, weights: np.ndarray) -> float:
+        """Of weights . D."""
+        variance = (weights @ self.influences).var(ddof=1) / self.influences.shape[1]
+        return float(np.sqrt(max(variance - weights**2 @ self.excess, variance / 2)))
+
+    def standard_errors(self) -> np.ndarray:
+        """Of D at each time, [m]."""
+        return np.array([self.standard_error(time) for time in np.eye(len(self.influences))])
 
 
 def estimator(name: str, *, antithetic: bool) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
@@ -43,8 +53,7 @@ def estimator(name: str, *, antithetic: bool) -> Callable[[Callable[..., Estimat
 
 
 def folds_of(units: int, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """A fold number for each unit, at random, of equal counts up to one. Raises ConfigurationError for fewer
-    than 2."""
+    """A fold number for each unit, at random, of equal counts up to one. Raises ConfigurationError for fewer than 2 folds."""
     if folds < 2 or folds > units:
         raise ConfigurationError(
             f"`folds` must be between 2 and the number of samples, {units}, got {folds}",
