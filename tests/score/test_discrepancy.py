@@ -93,9 +93,7 @@ def test_integration_error_of_the_estimate_has_the_order_of_the_scheme(scheme, s
     assert np.log2((coarse - middle) / (middle - fine)) == pytest.approx(order, abs=0.3)
 
 
-@pytest.mark.parametrize(
-    ("scheme", "steps"), [("leapfrog", 8), ("mclachlan", 2), ("yoshida4", 4), ("blanes_moan4", 2)]
-)
+@pytest.mark.parametrize(("scheme", "steps"), [("leapfrog", 8), ("mclachlan", 2), ("yoshida4", 4), ("blanes_moan4", 2)])
 @pytest.mark.parametrize(("s", "a"), [(0.9, 3.0), (0.7, -0.6), (1.0, 0.5)])
 def test_reported_integration_error_bounds_the_actual_one(s, a, scheme, steps):
     """And is no more than three times it: the difference to the same estimate on trajectories that are all but exact."""

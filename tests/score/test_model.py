@@ -51,8 +51,7 @@ def test_models_are_ranked_as_by_the_exact_score_error(plane, data):
 
 
 def test_short_horizon_gives_the_score_error_in_units_of_sigma(plane, data):
-    """average -> (horizon^2 / 3) E|D - D*|^2 / (sigma^2 dimension), here for a constant error in the
-    denoiser."""
+    """average -> (horizon^2 / 3) E|D - D*|^2 / (sigma^2 dimension), here for a constant error in the denoiser."""
     shift = 0.2
     found = model_discrepancy(wrong(plane, shift, "shifted"), data, SIGMA, horizon=0.1, times=2)
     leading = 0.1**2 / 3 * shift**2 / SIGMA**2
@@ -107,8 +106,7 @@ def test_implied_score_of_a_linear_flow_is_that_of_the_smoothed_data(plane, name
 
 
 def test_implied_score_of_reflection_is_right_inside_its_walls(monkeypatch):
-    """Uniform data stay uniform: V = 0, score 0. The walls preserve the uniform law; without them x escapes
-    and D > 0."""
+    """Uniform data stay uniform: V = 0, score 0. The walls preserve the uniform law; without them x escapes and D > 0."""
     flow = flows.build("reflection", low=-1.0, high=1.0)
     force = implied_score(model_of(flow, lambda x, t, label=None: 0 * x, monkeypatch), SIGMA)
     assert isinstance(force, ElasticBox)

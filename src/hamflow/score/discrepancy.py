@@ -144,8 +144,7 @@ def _refine(steps: Steps, probe: Probe, n: int) -> Steps:
 
 
 def check_times(times: Sequence[float] | np.ndarray | Tensor, single_time: bool) -> np.ndarray:
-    """The times as an array. Raises ConfigurationError unless they are increasing, > 0 and more than one (or
-    one was asked for)."""
+    """The times as an array. Raises ConfigurationError unless increasing, > 0 and more than one (or one was asked for)."""
     grid = np.atleast_1d(np.asarray(times, dtype=np.float64))
     if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all() or not (np.diff(grid, prepend=0.0) > 0).all():
         raise ConfigurationError(
@@ -162,11 +161,9 @@ def check_times(times: Sequence[float] | np.ndarray | Tensor, single_time: bool)
 
 
 def average_weights(times: np.ndarray) -> np.ndarray:
-    """w with (1/T) int_0^T D dt = w . D(times) if D(t) / t^2 is linear between the times and constant before
-    the first.
+    """w with (1/T) int_0^T D dt = w . D(times) if D(t) / t^2 is linear between the times and constant before the first.
 
-    D(t) = 2 t^2 L_esm + O(t^4), so that the trapezium rule on D itself would be wrong by 1 / (2 m^2) for m
-    equal intervals.
+    D(t) = 2 t^2 L_esm + O(t^4), so that the trapezium rule on D itself would be wrong by 1 / (2 m^2) for m equal intervals.
     """
     node = 0.5 / np.sqrt(3.0)  # two-point Gauss quadrature is exact for t^2 times a linear function
     weights = np.zeros_like(times)

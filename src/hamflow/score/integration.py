@@ -65,7 +65,7 @@ def _trajectory(force: Force, x: Tensor, v: Tensor, times: np.ndarray, steps: St
 
 
 class IntegrationError(NamedTuple):
-    """`errors` [m] of D, `average`: of its average; `spreads` [m]: standard deviations of what one pair of samples says of D."""
+    """`errors` [m] of D, `average`: of its average; `spreads` [m]: standard deviations of what one pair says of D."""
 
     errors: np.ndarray
     average: float

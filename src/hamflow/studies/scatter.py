@@ -81,7 +81,7 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
         np.linspace(spec.horizon / spec.times, spec.horizon, spec.times),
         estimator=spec.estimator,
         seed=spec.seed,
-        **spec.options,
+        **{"scheme": "mclachlan", **spec.options},
     )
     return {
         **choice,

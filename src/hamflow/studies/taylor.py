@@ -47,7 +47,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     for name, options in spec.estimators.items():
         start = x.float() if name == "critic" else x  # a network computes in float32
         found = hamiltonian_score_discrepancy(
-            force, start, spec.times, estimator=name, seed=spec.seed, steps=spec.steps, **options
+            force, start, spec.times, estimator=name, seed=spec.seed, steps=spec.steps, scheme="mclachlan", **options
         )
         taylor = np.square(found.times) * float(errors.mean())
         curves[name] = {

@@ -1,5 +1,4 @@
-"""Unbiased estimators without training, for low dimension: within a bin, or among neighbours, others stand
-for E[v | x]."""
+"""Unbiased estimators without training, for low dimension: the other samples of a bin, or the neighbours, give E[v | x]."""
 
 import numpy as np
 from scipy import sparse
@@ -24,12 +23,10 @@ def binned(
     force: Force | None = None,
     bins: Count | None = None,
 ) -> Estimate:
-    """sum_b (n_b / N) (|mean_b v|^2 - var_b v / n_b) over bins of equal count (SPEC 1.8): unbiased for E|E[v
-    | bin]|^2.
+    """sum_b (n_b / N) (|mean_b v|^2 - var_b v / n_b) over bins of equal count: unbiased for E|E[v | bin]|^2 (theory 3.1).
 
     Args:
-        bins: about so many, rounded to a power of two; default sqrt(N). In 1-D intervals, in 2-D and 3-D
-            boxes of a k-d tree.
+        bins: about so many, rounded to a power of two; default sqrt(N). In 1-D intervals, in 2-D and 3-D boxes of a k-d tree.
     """
     n = x.shape[1]
     bins = round(n**0.5) if bins is None else bins
@@ -48,10 +45,10 @@ def neighbours(
     force: Force | None = None,
     neighbours: Count = 16,
 ) -> Estimate:
-    """mean_i v_i . (mean of v over the nearest neighbours of x_i, itself excluded).
+    """mean_i v_i . (mean of v over the nearest neighbours of x_i, itself excluded) (theory 3.2).
 
-    Given all positions the velocities are independent, so that the products of different samples are free of
-    noise bias.
+    Given all positions the velocities are independent, so that the products of different samples are free of noise bias.
+
     Args:
         neighbours: how many; more: less noise, more smoothing.
     """
@@ -67,9 +64,8 @@ def _binned(x: np.ndarray, v: np.ndarray, bins: int) -> tuple[np.ndarray, np.nda
     others = (sums[label] - v) / (counts[label] - 1)[:, None]  # mean velocity of the rest of the bin
     contributions = (v * others).sum(1)
     of_bin = np.bincount(label, weights=contributions) / counts
-    # The linear part of a pair statistic counts each pair's product in both of its members, so that the
-    # variance of the
-    # products themselves, sum_{i<j} (2 / (n_b - 1))^2 (v_i . v_j)^2 / N^2, is counted twice.
+    # The linear part of a pair statistic counts each pair's product in both of its members, so that the variance of the
+    # products themselves, sum_{i<j} (2 / (n_b - 1))^2 (v_i . v_j)^2 / N^2, is counted twice (theory 3.3).
     moments = np.zeros((len(counts), v.shape[1], v.shape[1]))
     np.add.at(moments, label, v[:, :, None] * v[:, None, :])
     quartic = np.bincount(label, weights=(v**2).sum(1) ** 2)
@@ -91,8 +87,7 @@ def _neighbours(x: np.ndarray, v: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 
 def equal_cells(x: np.ndarray, cells: int) -> np.ndarray:
-    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells of equal count up to
-    one: labels [N]."""
+    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells, counts equal up to one: labels [N]."""
     n = len(x)
     label = np.zeros(n, dtype=np.int64)
     for level in range(round(np.log2(cells))):
@@ -105,8 +100,7 @@ def equal_cells(x: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _without_self(nearest: np.ndarray) -> np.ndarray:
-    """Drop each row's own index from [N, k + 1]; its last entry where a coincident point took its own
-    place."""
+    """Drop each row's own index from [N, k + 1]; the last index where a coincident point took the row's own place."""
     itself = nearest == np.arange(len(nearest))[:, None]
     itself[~itself.any(1), -1] = True
     return nearest[~itself].reshape(len(nearest), -1)
