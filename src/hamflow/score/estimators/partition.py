@@ -87,7 +87,7 @@ def _neighbours(x: np.ndarray, v: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 
 def equal_cells(x: np.ndarray, cells: int) -> np.ndarray:
-    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells, counts equal up to one: labels [N]."""
+    """Cut [N, D] by medians along the coordinates in turn into 2^round(log2 cells) cells of equal counts (+- 1): labels [N]."""
     n = len(x)
     label = np.zeros(n, dtype=np.int64)
     for level in range(round(np.log2(cells))):
