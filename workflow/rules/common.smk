@@ -1,6 +1,7 @@
 # The names that the rules share. What they mean is in src/hamflow/pipeline: paths, targets, sources and workflow.
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,9 +45,20 @@ wildcard_constraints:
 
 
 def job(verb, place):
-    """The command of a job: what it writes beside its outputs goes to the log of its rule."""
+    """The command of a job; what it prints goes to the log of its rule."""
     named = re.sub(r"\{(\w+)\}", r"{wildcards.\1}", f"{PRESET.name}/{place}".rstrip("/"))
-    return f"OMP_NUM_THREADS={{threads}} hamflow {verb} {named} > {{log}} 2>&1"
+    return (
+        f"OMP_NUM_THREADS={{threads}} {{params.at[0]}}hamflow {verb} {named}{{params.at[1]}} > {{log}} 2>&1"
+    )
+
+
+def at(wildcards, output):
+    """Where nodes share no file system: the folder of the copies of a job's files, and the parameters in this one."""
+    top = next(
+        f"{top}/" for top in (PRESET.results, PRESET.checkpoints, paths.DATA) if f"{top}/" in output[0]
+    )
+    root = output[0].rpartition(top)[0]
+    return [f"env -C {shlex.quote(root)} ", f' --params "$PWD"/{PRESET.parameters}'] if root else ["", ""]
 
 
 def spec(kind):

@@ -11,6 +11,7 @@ rule prepare:
     conda:
         ENVIRONMENT
     params:
+        at=at,
         spec=spec("dataset"),
         files=lambda w: pipeline.users_files(config["datasets"][w.dataset]["options"].get("path")),
     shell:

@@ -22,6 +22,7 @@ for features in sorted({features_of(dataset) for dataset in DATASETS}):
         resources:
             gpu=GPU,
         params:
+            at=at,
             spec=spec("evaluation"),
         shell:
             job("evaluate", "{dataset}")
@@ -42,6 +43,7 @@ rule discrepancy:
     resources:
         gpu=GPU,
     params:
+        at=at,
         spec=spec("hsd"),
     shell:
         job("discrepancy", RUN.name)
@@ -58,6 +60,7 @@ rule study:
     conda:
         ENVIRONMENT
     params:
+        at=at,
         spec=spec("study"),
     shell:
         job("study", "{study}")

@@ -46,6 +46,8 @@ rule tabulate:
         PRESET.logs / "tabulate.log",
     conda:
         ENVIRONMENT
+    params:
+        at=at,
     shell:
         job("tabulate", "")
 
@@ -66,6 +68,8 @@ rule tabulate_study:
         PRESET.logs / "tabulate-study.log",
     conda:
         ENVIRONMENT
+    params:
+        at=at,
     shell:
         job("tabulate", "comparison")
 
@@ -87,6 +91,7 @@ rule plot:
     conda:
         ENVIRONMENT
     params:
+        at=at,
         caption=lambda w: figures.caption(config, w.figure),
     shell:
         job("plot", "{figure}")

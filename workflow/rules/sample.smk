@@ -24,6 +24,7 @@ for settings, methods in targets.methods_by_settings(config).items():
         resources:
             gpu=GPU,
         params:
+            at=at,
             spec=spec("sampling"),
         shell:
             job("sample", RUN.name)
@@ -49,6 +50,7 @@ for settings, methods in targets.methods_by_settings(config).items():
         resources:
             gpu=GPU,
         params:
+            at=at,
             spec=spec("evaluation"),
         shell:
             job("evaluate", RUN.name)

@@ -20,6 +20,7 @@ rule train:
     resources:
         gpu=GPU,
     params:
+        at=at,
         spec=spec("training"),
     shell:  # SIGTERM, which SLURM sends to every process of a job, ends neither the shell nor tee before the state is saved
         "trap : TERM; "
