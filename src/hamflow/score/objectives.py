@@ -1,9 +1,7 @@
 """Score matching objectives, per sample, with every random number an argument.
 
-A score is a callable s: [N, *dims] -> [N, *dims] whose row i depends on row i of x alone. Each function
-returns [N], summed
-over coordinates (data units^-2), so that its mean estimates the objective, and can be differentiated in s's
-parameters.
+A score is a callable s: [N, *dims] -> [N, *dims] whose row i depends on row i of x alone. Each function returns [N], summed
+over coordinates (data units^-2), so that its mean estimates the objective, and can be differentiated in s's parameters.
 """
 
 from collections.abc import Callable
@@ -27,12 +25,11 @@ def explicit(score: Score, x: Tensor, target: Tensor) -> Tensor:
 
 
 def denoising(score: Score, x: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
-    """1/2 |s(x + sigma n) + n / sigma|^2: minimised by the score of the data smoothed by sigma, not of the
-    data.
+    """1/2 |s(x + sigma n) + n / sigma|^2: minimised by the score of the data smoothed by sigma, not of the data.
 
     Args:
         x: data, [N, *dims]. noise: unit normal, like x. sigma: noise level, scalar or [N], data units, > 0.
-    Returns: [N].  Source: Vincent 2011; SPEC 1.7.
+    Returns: [N].  Source: Vincent 2011; theory 2.11.
     """
     sigma = broadcast(sigma, x)
     return 0.5 * _squared(score(x + sigma * noise) + noise / sigma)
@@ -43,9 +40,8 @@ def implicit(score: Score, x: Tensor, probes: Tensor | None = None) -> Tensor:
 
     Args:
         x: data, [N, *dims].
-        probes: None: exact divergence, one differentiation a coordinate. Or [M, N, *dims] of mean zero and
-            unit covariance: Hutchinson's estimate, mean of n^T (ds/dx) n over the M probes, unbiased (the
-                "variance reduced" sliced objective).
+        probes: None: exact divergence, one differentiation a coordinate. Or [M, N, *dims] of mean zero and unit covariance:
+            Hutchinson's estimate, mean of n^T (ds/dx) n over the M probes, unbiased (the "variance reduced" sliced objective).
     Returns: [N].  Source: Hyvarinen 2005; Song et al. 2019 (arXiv:1905.07088).
     """
     x = x.detach().requires_grad_()
@@ -82,12 +78,11 @@ def hamiltonian(
     """2 V(x_t, t) . v_t - |V(x_t, t)|^2 along the motion of (x_0, v_0) under the force: a score minimises it,
     a critic V maximises.
 
-    Its mean is a lower bound of the Hamiltonian score discrepancy D(t) = E|E[v_t | x_t]|^2, attained by V =
-    E[v_t | x_t]. The gradient in the force's parameters goes through the integrator and through the critic's
-    input (SPEC 1.5).
+    Its mean is a lower bound of the Hamiltonian score discrepancy D(t) = E|E[v_t | x_t]|^2, attained by V = E[v_t | x_t]. The
+    gradient in the force's parameters goes through the integrator and through the critic's input (theory 2.8).
 
     Args: x0: data, [N, *dims]. v0: unit normal, like x0. t: [N], time units.
-    Returns: [N].  Source: arXiv:2410.20470, L_hsm with its sign turned; SPEC 1.6.
+    Returns: [N].  Source: arXiv:2410.20470, L_hsm with its sign turned; theory 2.10.
     """
     x_t, v_t = simulate(force, x0, v0, t, integration_steps, scheme)
     return gain(critic(x_t, t), v_t)
