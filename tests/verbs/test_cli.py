@@ -307,6 +307,13 @@ def test_a_reader_of_the_output_may_leave():
     assert process.wait() == cli.BROKEN_PIPE
 
 
+def test_the_help_of_all_verbs_imports_nothing_heavy():
+    heavy = "{'torch', 'numpy', 'pandas', 'matplotlib', 'mlflow', 'snakemake', 'rocrate'}"
+    code = f"import sys\nfrom hamflow import cli\ncli.parser()\nassert not {heavy} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_verb_has_help(capsys):
     for verb in cli.verbs():
         with pytest.raises(SystemExit) as stop:
