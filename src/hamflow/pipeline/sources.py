@@ -99,6 +99,7 @@ class Sources:
             candidates = [package, f"{package}.{found}"]
             if package in self.paths and found in (homes := self.module(package).homes):
                 candidates.append(f"{package}.{homes[found]}")
+            candidates += [one.rpartition(".")[0] for one in candidates]  # a package is imported before what is in it
             yield from (one for one in candidates if one != "hamflow" and one in self.paths and self._needed(one, used))
         for package in module.registries:
             yield from (one for one in self._below(package) if self._needed(one, used))
