@@ -261,7 +261,7 @@ def test_a_new_source_is_one_function(tmp_path, monkeypatch):
 
 def test_data_without_any_spread_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(_SOURCES, "_entries", dict(_SOURCES._entries))
-    flat = np.full((3, 2, 2, 1), 7, np.uint8)
+    flat = np.full((4, 2, 2, 1), 7, np.uint8)
     data.sources.register("flat")(lambda: Source("image", lambda: (flat, None), (-1.0, 1.0), licence="-", origin="a test"))
     with pytest.raises(DataError, match="every value of 'flat' is 7"):
         data.prepare(spec_of("flat"), tmp_path / "flat")
@@ -312,7 +312,7 @@ def test_as_many_classes_as_imagenet_21k_has_are_read_back(tmp_path, monkeypatch
 
 
 def test_more_classes_than_a_manifest_may_hold_are_refused_before_they_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "MOST_VALUES", 200)
+    monkeypatch.setattr(preparation, "MOST_VALUES", 400)
     with_classes(monkeypatch, 101)
     with pytest.raises(DataError, match="holds more than 100 values"):
         data.prepare(spec_of("many"), tmp_path / "many")

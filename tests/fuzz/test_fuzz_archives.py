@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import lzma
 import stat
 import tarfile
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from spoil import NAMES, NUMBERS, bounded_memory, bounded_time, fuzzed, spoilt, texts, tree
+from spoil import NAMES, NUMBERS, altered, bounded_memory, bounded_time, fuzzed, spoilt, texts, tree
 
 from hamflow import data
-from hamflow.data import archives, images
+from hamflow.data import archives, classes, images, pixels
 from hamflow.errors import DataError, UserError
 
 KINDS = ("zip", "tar", "tar.gz", "tar.xz")
@@ -26,8 +27,8 @@ MODES = {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}
 
 def image(kind, size=(6, 5), mode="RGB", **options):
     file = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    array = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(array).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -39,6 +40,14 @@ IMAGES = [
     image("PNG", mode="LA"),
     image("JPEG", mode="CMYK"),
 ]
+IMAGES += [
+    image("GIF"),
+    image("BMP"),
+    image("TIFF"),
+    image("TIFF", compression="tiff_lzw"),
+    image("JPEG", restart_marker_rows=1),
+]
+IMAGES += [image("TIFF", compression="jpeg"), image("TIFF", mode="I;16"), image("BMP", mode="P"), image("PNG", mode="I;16")]
 IMAGES += [image("WEBP", lossless=True), image("JPEG", size=(70, 50), progressive=True), image("PNG", size=(70, 50), mode="1")]
 
 
@@ -63,11 +72,17 @@ def packed(kind, entries, format=tarfile.PAX_FORMAT):
     return file.getvalue()
 
 
-PLAIN = [("a/1.png", IMAGES[0], {}), ("a/2.jpg", IMAGES[1], {}), ("b/3.webp", IMAGES[2], {}), ("notes.txt", b"x" * 700, {})]
+PLAIN = [
+    ("a/1.png", IMAGES[0], {}),
+    ("a/2.jpg", IMAGES[1], {}),
+    ("b/3.webp", IMAGES[2], {}),
+    ("notes.txt", b"x" * 700, {}),
+    ("b/4.png", IMAGES[3], {}),
+]
 BASES = {kind: [packed(kind, PLAIN)] for kind in KINDS}
 BASES["tar"] += [
     packed("tar", PLAIN, tarfile.GNU_FORMAT),
-    packed("tar", [("x" * 150 + "/1.png", IMAGES[0], {"pax": {"comment": "y"}})]),
+    packed("tar", [(f"{'x' * 150}/{k}.png", IMAGES[0], {"pax": {"comment": "y"}}) for k in range(4)]),
 ]
 
 names = st.one_of(
@@ -158,7 +173,7 @@ def test_hostile_members(sandbox, kind):
     @fuzzed
     @given(st.lists(st.tuples(names, st.sampled_from(IMAGES[:3]), facts), min_size=1, max_size=3))
     def run(entries):
-        prepare(sandbox, kind, packed(kind, [("good.png", IMAGES[0], {}), *entries]))
+        prepare(sandbox, kind, packed(kind, [*((f"good{k}.png", IMAGES[0], {}) for k in range(4)), *entries]))
 
     run()
 
@@ -207,10 +222,72 @@ def test_headers_with_lying_numbers(sandbox, kind):
 def test_spoilt_images(content, channels, filter):
     try:
         with bounded_time():
-            found = images._decode("it", content, 4, channels, filter)
-    except DataError:
+            found, _ = pixels.decode(content, 4, channels, filter)
+    except ValueError:
         return
     assert (found.shape, found.dtype) == ((4, 4, channels), np.uint8)
+
+
+def block(marker, content):
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def exif():
+    block = Image.Exif()
+    block[0x0112], block[0x010F], block[0x011A] = 6, "a camera", 72.0
+    block.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    return block.tobytes()
+
+
+MPF = b"MPF\0II*\0\x08\0\0\0\x03\0" + b"".join(
+    tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") + value
+    for tag, kind, count, value in ((0xB000, 7, 4, b"0100"), (0xB001, 4, 1, b"\2\0\0\0"), (0xB002, 7, 32, b"\x32\0\0\0"))
+)
+BLOCKS = [(0xE1, exif()), (0xE2, MPF + bytes(4) + (b"\0\0\3\0" + bytes(12)) * 2)]
+
+
+@pytest.mark.parametrize(("marker", "content"), BLOCKS)
+def test_spoilt_blocks_around_whole_pixels(marker, content):
+    """EXIF and MPF: whatever they hold, the picture is there, as it lies or turned."""
+    jpeg = image("JPEG", size=(7, 7))
+    whole, _ = pixels.decode(jpeg, 7, 3, "box")
+    turned = {np.rot90(array, k).tobytes() for array in (whole, whole[:, ::-1]) for k in range(4)}
+
+    @fuzzed
+    @given(spoilt([content]) | st.binary(max_size=80).map(lambda rest: content[:6] + rest))
+    def run(spoiled):
+        with bounded_time():
+            found, _ = pixels.decode(jpeg[:2] + block(marker, spoiled[:60_000]) + jpeg[2:], 7, 3, "box")
+        assert found.tobytes() in turned
+
+    run()
+
+
+def as_bytes(value):
+    return json.dumps(value).encode()
+
+
+LABEL_FILES = [
+    {"labels": [["a/1.png", 0], ["a/2.jpg", 3], ["b/3.webp", 0], ["b/4.png", 1]]},
+    {"labels": None},
+    {"labels": [["a/1.png", [0.0, 1.0]]], "x": {"y": [1]}},
+]
+
+
+@fuzzed
+@given(
+    spoilt([json.dumps(file).encode() for file in LABEL_FILES]) | altered(LABEL_FILES[0]).map(lambda v: json.dumps(v).encode())
+)
+def test_spoilt_label_files(content):
+    every = ["a/1.png", "a/2.jpg", "b/3.webp", "b/4.png"]
+    try:
+        with bounded_time():
+            labels = classes.read_labels("it", content)
+            found = classes.arrange("it", every, {"": labels} if labels is not None else {})
+    except DataError:
+        return
+    assert found.labels is None or sorted(set(found.labels.tolist())) == list(range(len(found.classes)))
+    assert labels is not None or found.classes == ("a", "b")
 
 
 @fuzzed

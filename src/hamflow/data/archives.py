@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -37,28 +37,35 @@ UNREADABLE = (  # exceptions of zipfile and tarfile for bytes that are no archiv
 )
 
 
+class NotAFile(DataError):
+    """A member is a link, a device, or is packed in a way that is not read."""
+
+
 @dataclass(frozen=True)
 class Member:
     """A file in a folder or an archive.
 
     Args:
-        name: its parts below the root, "/" between them; checked, and of no use as a path.
-        read: gives its bytes; to be called before the next member is asked for.
+        name: its parts below the root, "/" between them; of no use as a path, and `shown` before it is printed.
+        read: gives its bytes; to be called before the next member is asked for. Raises NotAFile.
+        left_out: why there is nothing to be read, if so.
     """
 
     name: str
     read: Callable[[], bytes]
+    left_out: str = ""
 
 
 def members(path: str | Path) -> Iterator[Member]:
     """The files below a folder, or in a .zip, .tar, .tar.gz, .tgz, .tar.xz or .txz, in the order of their storage.
 
-    Archives in archives are not opened. Folders are not followed through links.
+    Archives in archives are not opened. Each folder is read once, by its own name where it has one below the root, else through
+    the first link to it.
 
     Raises:
         ConfigurationError: there is no such path, or it is of another kind.
-        DataError: it is damaged, or holds what no collection of files needs: a name that leaves its root, a name twice, a link
-            or device, more members or bytes than the bounds of this module, or more bytes than its size explains.
+        DataError: it is damaged, or holds what no collection of files needs: a name that leaves its root, a name twice, more
+            members or bytes than the bounds of this module, or more bytes than its size explains.
     """
     path = Path(path)
     kind = next((kind for kind in _READERS if path.name.lower().endswith(kind)), "")
@@ -78,27 +85,47 @@ def members(path: str | Path) -> Iterator[Member]:
             seen.add(member.name)
             if len(seen) > MOST_MEMBERS:
                 raise DataError(f"{path} holds more than {MOST_MEMBERS} files", why=WHY, fix=FIX)
-            yield Member(member.name, _bounded_read(path, member))
+            yield replace(member, read=_bounded_read(path, member))
+
+
+def shown(name: str) -> str:
+    """A name with spaces for every kind of space, and escapes for what cannot be printed."""
+    spaced = (" " if character.isspace() or unicodedata.category(character) == "Zs" else character for character in name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in spaced)
 
 
 def _read_folder(root: Path) -> Iterator[Member]:
     def fail(error: OSError) -> None:
         raise error
 
-    for folder, folders, files in os.walk(root, onerror=fail):
+    own = {_identity(folder) for folder, _, _ in os.walk(root, onerror=fail)}
+    linked: set[str] = set()  # paths that lead through a link
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
+        below = Path(folder).relative_to(root)
+        for name in sorted(folders):
+            path = os.path.join(folder, name)
+            if folder in linked or os.path.islink(path):
+                linked.add(path)
+                if _identity(path) in own or _identity(path) in seen or name.startswith("."):
+                    folders.remove(name)
+                    yield Member((below / name).as_posix(), bytes, "links to folders that are read elsewhere")
+                seen.add(_identity(path))
         folders.sort()
-        for name in folders:
-            if Path(folder, name).is_symlink():
-                raise _refusal(root, name, "is a link to a folder")
         for name in sorted(files):
-            path = Path(folder, name)
-            inside = _safe_name(root, path.relative_to(root).as_posix())
-            if not stat.S_ISREG(path.stat().st_mode):  # a link counts as the file that it points to
-                raise _refusal(root, inside, "is no file")
-            yield Member(inside, partial(_read_file, path))
+            inside = (below / name).as_posix()
+            yield Member(inside, partial(_read_file, root, inside))
 
 
-def _read_file(path: Path) -> bytes:
+def _identity(folder: str) -> tuple[int, int]:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
+
+
+def _read_file(root: Path, name: str) -> bytes:
+    path = root / name
+    if not path.exists() or not stat.S_ISREG(path.stat().st_mode):  # of a link: what it points to
+        raise _refusal(root, name, "is no file", NotAFile)
     with open(path, "rb") as file:
         return file.read(LARGEST_MEMBER + 1)
 
@@ -110,18 +137,18 @@ def _read_zip(path: Path) -> Iterator[Member]:
             name = _safe_name(path, info.orig_filename)
             if info.is_dir():
                 continue
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
-            if kind not in (0, stat.S_IFREG):
-                raise _refusal(path, name, "is a link or a device")
-            if info.flag_bits & 0x1:
-                raise _refusal(path, name, "is encrypted")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _refusal(path, name, "is packed by another method than deflate")  # others unpack without bounds
             budget.spend(info.file_size)
-            yield Member(name, partial(_read_zip_member, archive, info))
+            yield Member(name, partial(_read_zip_member, path, archive, info))
 
 
-def _read_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+def _read_zip_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+    if kind not in (0, stat.S_IFREG):
+        raise _refusal(path, info.filename, "is a link or a device", NotAFile)
+    if info.flag_bits & 0x1:
+        raise _refusal(path, info.filename, "is encrypted", NotAFile)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without bounds
+        raise _refusal(path, info.filename, "is packed by another method than deflate", NotAFile)
     with archive.open(info) as file:
         return _complete(file.read(LARGEST_MEMBER + 1), info.file_size)
 
@@ -135,20 +162,20 @@ def _tar_reader(unpack: Callable[..., Any]) -> Callable[[Path], Iterator[Member]
                 while (info := archive.next()) is not None:
                     archive.members.clear()  # it would keep one for each header
                     name = _safe_name(path, info.name)
-                    if not (info.isdir() or info.isfile()) or info.sparse is not None:
-                        raise _refusal(path, name, "is a link, a device or a sparse file")
                     if not 0 <= info.size <= budget.left + tarfile.RECORDSIZE:
                         raise budget.exceeded()  # before tarfile skips so many bytes, which may not even be there
                     if info.isdir():
                         continue
-                    yield Member(name, partial(_read_tar_member, archive, info))
+                    yield Member(name, partial(_read_tar_member, path, archive, info))
             while counted.read(2**16):
                 pass  # to the end, where the checksum of the compressed stream stands
 
     return read
 
 
-def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+def _read_tar_member(path: Path, archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    if not info.isfile() or info.sparse is not None:
+        raise _refusal(path, info.name, "is a link, a device or a sparse file", NotAFile)
     file = archive.extractfile(info)
     assert file is not None  # a regular file has content
     return _complete(file.read(LARGEST_MEMBER + 1), info.size)
@@ -210,20 +237,16 @@ def _safe_name(path: Path, name: str) -> str:
     """A member's name without "./". Raises DataError for one that could be taken for a path outside."""
     if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name):
         raise _refusal(path, name, "is an absolute path, or a path of Windows")
-    if len(name) > LONGEST_NAME or not all(map(_is_printable, name)):
-        raise _refusal(path, name, "is unprintable, or too long")
+    if len(name) > LONGEST_NAME or "\0" in name:
+        raise _refusal(path, name, "has a NUL, or is too long")
     parts = [part for part in name.removesuffix("/").split("/") if part != "."]
     if "" in parts or ".." in parts:
         raise _refusal(path, name, "leaves the folder that it stands in")
     return "/".join(parts)
 
 
-def _is_printable(character: str) -> bool:
-    return character.isprintable() or unicodedata.category(character) == "Zs"  # a space: macOS writes "3.45\u202fPM.png"
-
-
-def _refusal(path: Path, name: str, reason: str) -> DataError:
-    return DataError(f"{path}: the member {name[:LONGEST_NAME]!r} {reason}", why=WHY, fix=FIX)
+def _refusal(path: Path, name: str, reason: str, kind: type[DataError] = DataError) -> DataError:
+    return kind(f"{path}: the member {name[:LONGEST_NAME]!r} {reason}", why=WHY, fix=FIX)
 
 
 def _bounded_read(path: Path, member: Member) -> Callable[[], bytes]:

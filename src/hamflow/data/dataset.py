@@ -1,6 +1,7 @@
 """Reading a prepared data set by memory map."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hamflow.data.sources import Density, build
 from hamflow.errors import DataError
 from hamflow.files import sha256_of, untrusted
 
+GOLDEN = 11400714819323198485  # 2^64 over the golden ratio
 WHY = "training on incomplete or altered data would give other numbers under the same name"
 
 
@@ -87,6 +89,29 @@ class Dataset:
             raise IndexError(f"rows are 0..{self.count - 1}, got {indices.min()}..{indices.max()}")
         x = torch.from_numpy(to_model(self.kind, self.rows[indices]))
         return x, None if self.labels is None else torch.from_numpy(np.array(self.labels[indices]))
+
+    def draw_labels(self, seeds: Iterable[int]) -> np.ndarray | None:
+        """Classes of samples: sample i has that of a training row, the i-th of a sequence that meets all rows evenly.
+
+        Each class occurs in proportion to its rows, and none without rows. A function of the seed alone, as the noise is. The
+        sequence is the multiples of the golden ratio, modulo 1 (Weyl): of n seeds in a row each class has nearly n p, where
+        independent draws would differ by sqrt(n p (1 - p)) and add this to every metric.
+
+        Args:
+            seeds: integers >= 0, [n].
+        Returns:
+            int64 [n], or None without classes.
+        """
+        if self.labels is None:
+            return None
+        ends = np.cumsum(self._class_counts)
+        places = [(int(seed) * GOLDEN % 2**64) * self.count >> 64 for seed in seeds]  # in Python's integers: exact
+        return np.searchsorted(ends, np.array(places, dtype=np.int64), side="right").astype(np.int64)
+
+    @cached_property
+    def _class_counts(self) -> np.ndarray:
+        """Rows of each class in this part."""
+        return np.bincount(np.asarray(self.labels), minlength=self.classes)
 
     def to_pixels(self, x: torch.Tensor) -> np.ndarray:
         """Images in model space, [n, C, H, W], as uint8 [n, H, W, C]: rounded, clipped; inverts `batch`."""

@@ -1,10 +1,7 @@
-"""The user's own images: a folder, a zip or a tar of PNG, JPEG or WebP files, in sub-folders where they have classes."""
+"""The user's own images: a folder, a zip or a tar, with sub-folders or a label file where they have classes."""
 
 import hashlib
-import io
-import os
-import re
-import warnings
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,21 +10,20 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from msgspec import Meta
 
-from hamflow.data.archives import members
+from hamflow.data import pixels
+from hamflow.data.archives import Member, NotAFile, members, shown
+from hamflow.data.classes import LABEL_FILE, Arrangement, arrange, read_labels
 from hamflow.data.sources import Source, register
 from hamflow.errors import DataError
 from hamflow.files import fingerprint, sha256_of
 from hamflow.progress import Progress
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-PNG = b"\x89PNG"
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 8 bits a channel: others have no agreed grey levels
 Filter = Literal["lanczos", "box", "bicubic", "bilinear"]
 FILTERS = get_args(Filter)
 LARGEST_RESOLUTION = 1024  # pixels, of the data set
-MOST_PIXELS = 2**26  # of an image before it is reduced: 8192 x 8192
 LARGEST_ARRAY = 2**38  # bytes of all images as they are stored, 256 GiB
+MOST_NAMED = 20  # of the bad images, and of the endings that are counted one by one
+LONGEST_ENDING = 10
 
 WHY = "every image becomes a part of what the model learns and is measured against"
 
@@ -43,20 +39,22 @@ def images(
     """Images of any size, made square: turned upright, cropped to the middle, reduced or enlarged to `resolution`.
 
     Their order is that of their names. If they lie in two folders or more, each folder (below the one that all share) is a
-    class; hidden files and files of other kinds are left out, and counted.
+    class; folders train and val or test side by side are the training and the held-out part; a dataset.json of NVlabs'
+    dataset_tool says the classes instead. Hidden files and files with other endings are left out, and counted. What a file is
+    its content tells, not its ending; of a GIF the first picture is taken, of 16 bits the upper 8.
 
     Args:
-        path: a folder, .zip, .tar, .tar.gz, .tgz, .tar.xz or .txz, from the working directory.
+        path: a folder, .zip, .tar, .tar.gz, .tgz, .tar.xz or .txz, from the working directory or from the home directory, ~.
         resolution: height and width, pixels, 1 to 1024.
         channels: 3 (RGB) or 1 (grey, ITU-R 601); what is transparent becomes white.
         filter: by which they are resized: lanczos, box, bicubic or bilinear.
         licence: of the images, for the manifest.
     Raises:
         ConfigurationError: a value that cannot be.
-        DataError: an archive that is damaged or does harm (see `hamflow.data.archives`), an image that cannot be decoded, is
-            truncated, animated or too large; images that lie partly in folders and partly not; none at all.
+        DataError: an archive that is damaged or does harm (see `hamflow.data.archives`), images that cannot be decoded, are
+            truncated, animated or too large; folders or labels that may mean two things (see `hamflow.data.classes`); no image.
     """
-    collection = _Collection(Path(path))
+    collection = _Collection(Path(path).expanduser())
     return Source(
         "image",
         read=lambda: collection.read(resolution, channels, filter),
@@ -64,8 +62,10 @@ def images(
         box=(-1.0, 1.0),
         licence=licence,
         origin=f"images of {path}, cropped to squares and resized to {resolution} x {resolution} ({filter})",
-        class_names=lambda: collection.class_names,
+        class_names=lambda: collection.arrangement.classes,
         digest=lambda: collection.digest,
+        held_out=lambda: collection.arrangement.held_out,
+        contents=lambda: collection.contents,
     )
 
 
@@ -74,75 +74,97 @@ class _Collection:
 
     def __init__(self, path: Path):
         self.path = path
-        self.digest = ""  # sha256 of the archive that was read; for a folder, of the names and sha256 of its images
+        self.digest = ""  # of what was read: sha256 of the archive; of a folder, of the names and sha256 of its images
+        self.damaged_blocks = 0
+        self.left_out: Counter[str] = Counter()  # how many files, by the reason
+        self.label_digests: dict[str, str] = {}  # of each label file
 
     @cached_property
-    def names(self) -> list[str]:
-        """Of the images, sorted."""
-        every = [member.name for member in members(self.path)]
-        names = sorted(filter(_is_image, every))
-        if not names:
-            raise DataError(f"there is no image in {self.path}", why=WHY, fix=f"images are files named {', '.join(SUFFIXES)}")
-        if others := len(every) - len(names):
-            print(f"{self.path}: {len(names)} images; {others} files that are hidden or no images are left out", flush=True)
-        return names
-
-    @cached_property
-    def class_of(self) -> list[str]:
-        """The class of each image, in the order of `names`; empty texts where there are none."""
-        folders = [name.rpartition("/")[0] for name in self.names]
-        shared = os.path.commonpath(folders)
-        classes = [folder.removeprefix(shared).lstrip("/").partition("/")[0] for folder in folders]
-        if "" in classes and any(classes):
-            alone, other = self.names[classes.index("")], next(name for name, c in zip(self.names, classes, strict=True) if c)
-            raise DataError(
-                f"{self.path} has images in folders, such as {other}, and beside them, such as {alone}",
-                why="it cannot be told whether the folders are classes",
-                fix="move every image into the folder of its class, or all of them into one",
-            )
-        return classes
-
-    @cached_property
-    def classes(self) -> list[str]:
-        """Sorted; empty where there are none."""
-        return sorted(set(self.class_of) - {""})
+    def arrangement(self) -> Arrangement:
+        """Classes and parts of the images, in the order of `names`."""
+        return arrange(str(self.path), self.names, self._listing[1])
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Of `classes`, for the manifest, which knows one kind of space only."""
-        return tuple(re.sub(r"\s", " ", name) for name in self.classes)
+    def names(self) -> list[str]:
+        """Of the images, sorted."""
+        return self._listing[0]
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """For the manifest: what was read and what was not."""
+        return {
+            "endings": _largest(Counter(_ending(name) or "none" for name in self.names)),
+            "left_out": _largest(self.left_out),
+            "damaged_blocks": self.damaged_blocks,
+        }
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], dict[str, dict[str, int]]]:
+        """Names of the images, sorted; labels, by the folder of each label file."""
+        names, labels = [], {}
+        for member in members(self.path):
+            reason = _left_out(member)
+            folder, _, base = member.name.rpartition("/")
+            if base == LABEL_FILE and not _is_hidden(member.name):
+                content = member.read()
+                found = read_labels(f"{self.path}: {shown(member.name)}", content)
+                if found is not None:
+                    labels[folder] = found
+                    self.label_digests[member.name] = hashlib.sha256(content).hexdigest()
+                    continue
+            if reason:
+                self.left_out[reason] += 1
+            else:
+                names.append(member.name)
+        if not names:
+            raise DataError(
+                f"there is no image in {self.path}", why=WHY, fix=f"images are files named {', '.join(pixels.SUFFIXES)}"
+            )
+        return sorted(names), labels
 
     def read(self, resolution: int, channels: int, filter: str) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 [N, resolution, resolution, channels], and int64 [N] or None; sets `digest`."""
+        labels = self.arrangement.labels
         array = _empty(len(self.names), resolution, channels)
         archive = None if self.path.is_dir() else sha256_of(self.path)
-        digests = []
+        digests = [[name, digest] for name, digest in self.label_digests.items()]
+        bad: list[str] = []
+        self.damaged_blocks = 0
         progress = Progress(f"read {self.path}", len(self.names), "img")
-        for row, name, content in self._contents():
-            array[row] = _decode(f"{self.path}: {name}", content, resolution, channels, filter)
-            if not archive:
-                digests.append([name, hashlib.sha256(content).hexdigest()])
+        for row, member in self._members():
+            try:
+                content = member.read()
+                array[row], damaged = pixels.decode(content, resolution, channels, filter)
+            except (ValueError, NotAFile) as error:
+                bad.append(f"{self.path}: {shown(member.name)} cannot be used: {getattr(error, 'what', error)}")
+                if len(bad) == MOST_NAMED:
+                    break
+                continue
+            self.damaged_blocks += damaged
+            digests.append([member.name, hashlib.sha256(content).hexdigest()])
             progress.advance(1)
         progress.close()
+        if bad:
+            more = "\n  and perhaps others: no more was read" if len(bad) == MOST_NAMED else ""
+            raise DataError("\n  ".join(bad) + more, why=WHY, fix="mend them, or take them out, and prepare again")
         if archive and sha256_of(self.path) != archive:
             raise self._changed("it has other bytes")
         self.digest = archive or fingerprint(sorted(digests))
-        if not self.classes:
-            return array, None
-        number = {name: label for label, name in enumerate(self.classes)}
-        return array, np.array([number[name] for name in self.class_of], dtype=np.int64)
+        return array, labels
 
-    def _contents(self) -> Iterator[tuple[int, str, bytes]]:
-        """(row, name, bytes) of every image in the order of storage: a tar is read once, from its beginning to its end."""
+    def _members(self) -> Iterator[tuple[int, Member]]:
+        """(row, file) of every image in the order of storage: a tar is read once, from its beginning to its end."""
         row_of = {name: row for row, name in enumerate(self.names)}
         for member in members(self.path):
-            if _is_image(member.name):
-                row = row_of.pop(member.name, None)
-                if row is None:
-                    raise self._changed(f"{member.name} came")
-                yield row, member.name, member.read()
+            if member.name in self.label_digests:
+                if hashlib.sha256(member.read()).hexdigest() != self.label_digests[member.name]:
+                    raise self._changed(f"{shown(member.name)} has other labels")
+            elif member.name in row_of:
+                yield row_of.pop(member.name), member
+            elif _ending(member.name) in pixels.SUFFIXES and not _left_out(member):
+                raise self._changed(f"{shown(member.name)} came")
         if row_of:
-            raise self._changed(f"{min(row_of)} went")
+            raise self._changed(f"{shown(min(row_of))} went")
 
     def _changed(self, how: str) -> DataError:
         return DataError(f"{self.path} changed while it was read: {how}", why=WHY, fix="prepare it again")
@@ -162,56 +184,32 @@ def _empty(count: int, resolution: int, channels: int) -> np.ndarray:
         ) from error
 
 
-def _is_image(name: str) -> bool:
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-    return name.lower().endswith(SUFFIXES) and not hidden
+def _left_out(member: Member) -> str:
+    """Why a file is no image of the collection; empty if it is one."""
+    if member.left_out or _is_hidden(member.name):
+        return member.left_out or "hidden"
+    ending = _ending(member.name)
+    if ending in pixels.SUFFIXES:
+        return ""
+    if not ending:
+        try:
+            return "" if pixels.MAGIC.match(member.read()) else "no image, without an ending"
+        except NotAFile:
+            return "no file"
+    return f"no image ({ending if len(ending) <= LONGEST_ENDING and ending.isprintable() else 'of another ending'})"
 
 
-def _decode(where: str, content: bytes, resolution: int, channels: int, filter: str) -> np.ndarray:
-    """uint8 [resolution, resolution, channels] of the bytes of one image. Raises DataError, whatever they are."""
-    Image, ImageOps = _pillow()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of its size, or of damage that Pillow would mend by guessing
-            if content.startswith(PNG):
-                Image.open(io.BytesIO(content), formats=["PNG"]).verify()  # checksums, which decoding skips
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_decodable(image)
-                image = _flattened(ImageOps.exif_transpose(image), channels)
-    except Exception as error:  # a decoder of foreign bytes may raise anything
-        raise DataError(f"{where} cannot be used: {error}", why=WHY, fix="mend it, or take it out and prepare again") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    resized = square.resize((resolution, resolution), Image.Resampling[filter.upper()])
-    return np.asarray(resized).reshape(resolution, resolution, channels)
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _check_decodable(image: Any) -> None:
-    """Raise ValueError if the header describes an image that must not be decoded."""
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS}")
-    if image.mode not in MODES:
-        raise ValueError(f"its pixels are of the kind {image.mode}; 8 bits a channel are read")
-    if image.format in ("PNG", "WEBP") and image.is_animated:
-        raise ValueError("it is animated")
+def _ending(name: str) -> str:
+    _, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return dot and dot + ending.lower()
 
 
-def _flattened(image: Any, channels: int) -> Any:
-    """The image with 1 or 3 channels, on white where it is transparent."""
-    if image.has_transparency_data:
-        Image, _ = _pillow()
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-def _pillow() -> tuple[Any, Any]:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise DataError(
-            "images are decoded by Pillow, which is not installed",
-            fix="pip install 'hamflow[pipeline]' (or pip install pillow), then prepare again",
-        ) from error
-    return Image, ImageOps
+def _largest(counts: Counter[str]) -> dict[str, int]:
+    """The largest counts by name, and the sum of all others: a manifest has bounds."""
+    kept = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_NAMED])
+    others = sum(counts.values()) - sum(kept.values())
+    return dict(sorted(kept.items())) | ({"others": others} if others else {})

@@ -30,6 +30,8 @@ class Source:
         class_names: gives the names in the order of the labels; none without classes.
         digest: gives the sha256 of the file that the data come from, once they are read; None where they are computed.
         density: the exact law, where it is known.
+        held_out: gives which rows the source keeps for tests, bool [N], or None where it does not say.
+        contents: gives what the manifest says of the files that were read, and of those that were not.
     """
 
     kind: str
@@ -41,6 +43,8 @@ class Source:
     digest: Callable[[], str] | None = None
     density: Density | None = None
     shape: tuple[int, ...] | None = None
+    held_out: Callable[[], np.ndarray | None] | None = None
+    contents: Callable[[], dict[str, Any]] = dict
 
 
 _SOURCES: Registry = Registry("data source", "hamflow.data")
