@@ -48,7 +48,7 @@ def pictures(tree):
     """An archive of images whose name is an attack."""
     path = tree.folder / f"{ATTACKS[0].replace('/', '')} $(touch FIRED).zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for index in range(3):
+        for index in range(4):
             file = io.BytesIO()
             Image.fromarray(np.random.default_rng(index).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(file, "PNG")
             archive.writestr(f"{index}.png", file.getvalue())
@@ -59,5 +59,5 @@ def test_an_archive_of_any_name_is_prepared_by_the_workflow(tree, pictures):
     entry = {"label": "x", "source": "images", "conditional": False, "network": "unet", "features": "efficientnet_lite0"}
     entry |= {"n_samples": 3, "training": {}, "options": {"path": pictures.name, "resolution": 8}}
     tree.snakemake("--cores", "1", *overlay(tree, datasets={"pictures": entry}), "--", "data/pictures/dataset.json")
-    assert np.load(tree.folder / "data/pictures/images.npy").shape == (3, 8, 8, 3)
+    assert np.load(tree.folder / "data/pictures/images.npy").shape == (4, 8, 8, 3)
     assert fired(tree) == []

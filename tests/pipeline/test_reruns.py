@@ -77,7 +77,7 @@ def test_jobs_run_the_code_of_their_own_folder_wherever_hamflow_is_installed(fre
 def test_other_images_of_the_user_are_prepared_again(fresh, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
-    for colour in ("red", "green"):
+    for colour in ("red", "green", "black", "white"):
         Image.new("RGB", (4, 4), colour).save(folder / f"{colour}.png")
     entry = {"source": "images", "options": {"path": str(folder), "resolution": 4}}
     parameters = config.load(["params.yaml"])["datasets"]["digits"] | entry

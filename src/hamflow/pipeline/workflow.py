@@ -70,8 +70,16 @@ def write_parameters(parameters: config.Config, preset: Preset) -> None:
 
 def users_files(path: str | None) -> str:
     """The fingerprint of the user's own images, by name, size and time of change: other files are prepared again."""
-    place = Path(path or os.devnull)
-    files = [place] if place.is_file() else sorted(place.rglob("*"))
+    place = Path(path or os.devnull).expanduser()
+    files, seen = [place], set()
+    for folder, folders, names in os.walk(place, followlinks=True):  # each folder once, as its preparation does
+        identity = os.stat(folder).st_dev, os.stat(folder).st_ino
+        if identity in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders.sort()
+        files += [Path(folder, name) for name in sorted(names)]
     return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()])
 
 
