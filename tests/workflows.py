@@ -29,7 +29,9 @@ TINY = {
     "run": {"datasets": ["checkerboard"], "methods": ["edm", "reflection"]},
     "datasets": {"checkerboard": {"n_samples": 100, "training": {"train_kimg": 2, "report_kimg": 1, "state_kimg": 1}}},
     "sampling": {"settings": {"heun": [3], "multistep": [2]}},
-    "score": {"experiments": {"mixture": None, "scatter": None, "taylor": None, "comparison": None}},  # which leaves one
+    "score": {
+        "experiments": {name: None for name in ("mixture", "scatter", "taylor", "comparison", "reflection")}
+    },  # two are left
 }
 
 

@@ -24,7 +24,9 @@ def test_the_metrics_are_of_every_bound_run_and_setting(parameters):
 
 def test_the_largest_setting_is_the_one_of_most_evaluations(parameters):
     settings = parameters | {"sampling": {"settings": {"dopri5": ["auto"], "heun": [5, 35], "multistep": [17]}}}
-    assert targets.largest_setting(settings) == "heun-nfe35"
+    assert targets.largest_setting(settings, "edm") == "heun-nfe35"
+    own = parameters["methods"] | {"edm": parameters["methods"]["edm"] | {"samplers": {"direct": [1]}}}
+    assert targets.largest_setting(settings | {"methods": own}, "edm") == "direct-nfe1"
 
 
 def test_methods_are_grouped_by_their_samplers(parameters):

@@ -1,99 +1,130 @@
-"""Every figure: drawn from the files of a preset, twice the same bytes, and mistakes explained."""
+"""The figures of a preset: twice the same bytes, the labels of the parameters whatever these hold, mistakes explained."""
 
-import argparse
 import re
+import subprocess
+import sys
+from itertools import combinations
 
+import matplotlib.colors
 import numpy as np
 import pytest
 import torch
 
 from hamflow import data
-from hamflow.errors import ConfigurationError, DataError
+from hamflow.errors import DataError
 from hamflow.files import save_array, save_tensors
+from hamflow.pipeline.paths import Preset
 from hamflow.pipeline.records import MetricsError
-from hamflow.report import commands, nfe, style
-from hamflow.report.samples import COLUMNS, GAP, mosaic
-from hamflow.report.sources import find_samples
+from hamflow.report import figures, style
+from hamflow.report.figures.samples import COLUMNS, GAP, mosaic
 from hamflow.report.tables import tabulate
 
-SETTING = "heun-nfe9"
 OPTIONS = {"digits": {}, "rings": {"count": 300, "seed": 0}}
+LABEL = "_50% of $a, {b}$ \\ <i>*EDM*</i>"  # as hostile as a label may be
+PARAMETERS = {
+    "preset": "toy",
+    "seeds": [0, 1],
+    "run": {"datasets": ["digits", "rings"], "methods": ["edm", "oscillation"]},
+    "datasets": {
+        name: {"label": f"{name} $x$", "n_samples": 9, "features": "points", "conditional": False, "training": {}}
+        for name in OPTIONS
+    },
+    "methods": {"edm": {"label": LABEL}, "oscillation": {"label": "Oscillation HGF", "samplers": {"euler": [3]}}},
+    "training": {"train_kimg": 5},
+    "sampling": {"settings": {"heun": [5, 9], "multistep": [5]}},
+}
+KINDS = {name: kind for kind in figures.kinds() for name in kind.names(PARAMETERS)}
 
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):
-    """Data, samples and logs of two data sets and two methods."""
-    root = tmp_path_factory.mktemp("preset")
+    """Data, samples and checkpoints of two data sets and two methods."""
+    preset = Preset("toy", tmp_path_factory.mktemp("preset"))
     for dataset, options in OPTIONS.items():
-        data.prepare({"name": dataset, "source": dataset, "options": options}, root / "data" / dataset)
-        rows = np.array(data.load(root / "data" / dataset).rows[:100])
-        for method in ("edm", "oscillation"):
+        data.prepare({"name": dataset, "source": dataset, "options": options}, preset.data(dataset))
+        rows = np.array(data.load(preset.data(dataset)).rows[:100])
+        for method, setting in (("edm", "heun-nfe9"), ("oscillation", "euler-nfe3")):
             for seed in (0, 1):
-                folder = root / "results/toy/samples" / dataset / method / f"seed{seed}"
-                save_array(folder / f"{SETTING}.npy", rows)
+                run = preset.run(dataset, method, seed)
+                save_array(run.samples / f"{setting}.npy", rows)
                 curve = [{"kimg": float(k), "loss": 1 / k} for k in range(1, 6)]
-                path = root / "checkpoints/toy" / dataset / method / f"seed{seed}" / "model.safetensors"
-                save_tensors(path, {"weight": torch.zeros(1)}, {"history": curve})
-    return root
+                save_tensors(run.checkpoint, {"weight": torch.zeros(1)}, {"history": curve})
+    return preset
 
 
-def plot(*words) -> None:
-    """`hamflow plot ...` as the command line mounts it."""
-    parser = argparse.ArgumentParser()
-    commands.add_arguments(parser.add_subparsers())
-    args = parser.parse_args(list(map(str, words)))
-    commands.run(args)
+@pytest.fixture
+def there(preset, metrics, monkeypatch):
+    """The working directory of the preset, with its table."""
+    monkeypatch.chdir(preset.root)
+    tabulate(metrics, preset.table(""))
+    return preset
 
 
-def words_of(kind, root, table) -> list:
-    """The command line of each kind of figure, without its output."""
-    samples = ["--setting", SETTING, "--samples", root / "results/toy/samples"]
-    return {
-        "nfe": ["--table", table],
-        "samples": ["--data", root / "data/digits", *samples[:-1], samples[-1] / "digits"],
-        "points": ["--data", root / "data/rings", *samples[:-1], samples[-1] / "rings"],
-        "training": ["--checkpoints", root / "checkpoints/toy"],
-        "phase-space": [],
-        "reflection": [],
-    }[kind]
+def texts_of(monkeypatch) -> list:
+    """Every text of the figures drawn from now on, as matplotlib is given it."""
+    found, save = [], style._save
+
+    def keep(figure, path, metadata):
+        save(figure, path, metadata)
+        found.extend(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+    monkeypatch.setattr(style, "_save", keep)
+    return found
 
 
-@pytest.mark.parametrize("kind", commands.PLOTS)
-def test_each_kind_of_figure_is_drawn_and_depends_on_its_inputs_alone(kind, preset, metrics, tmp_path):
-    tabulate(metrics, tmp_path)
-    words = words_of(kind, preset, tmp_path / "table1.csv")
-    for name in "ab":
-        plot("plot", kind, *words, "--output", tmp_path / name / "figure.png")
+def test_the_figures_of_a_preset_are_those_of_the_folder():
+    assert sorted(KINDS) == ["nfe", "samples-digits", "samples-rings", "training"]
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_each_figure_is_drawn_and_depends_on_its_inputs_alone(name, there, tmp_path):
+    for folder in "ab":
+        KINDS[name].draw(PARAMETERS, name, tmp_path / folder / "figure.png")
     for suffix, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
-        first, second = ((tmp_path / name / f"figure{suffix}").read_bytes() for name in "ab")
+        first, second = ((tmp_path / folder / f"figure{suffix}").read_bytes() for folder in "ab")
         assert first.startswith(magic)
         assert first == second
         assert re.search(rb"CreationDate|20\d\d-\d\d-\d\d", first) is None
 
 
-def test_one_data_set_can_be_drawn_alone(preset, metrics, tmp_path):
-    tabulate(metrics, tmp_path)
-    table = tmp_path / "table1.csv"
-    plot("plot", "nfe", "--table", table, "--dataset", "rings", "--metric", "nll", "--output", tmp_path / "a.png")
-    plot("plot", "training", *words_of("training", preset, None), "--dataset", "rings", "--output", tmp_path / "b.png")
-    assert {path.name for path in tmp_path.glob("*.pdf")} == {"a.pdf", "b.pdf"}
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_each_input_is_there_and_without_any_there_is_no_figure(name, there, tmp_path):
+    paths = [path for found in KINDS[name].inputs(PARAMETERS, name).values() for path in np.atleast_1d(found)]
+    assert paths
+    assert all(path.exists() for path in paths)
+    for path in paths:
+        path.rename(path.with_suffix(".away"))
+        with pytest.raises(Exception, match=re.escape(str(path))) as refused:
+            KINDS[name].draw(PARAMETERS, name, tmp_path / "figure.png")
+        path.with_suffix(".away").rename(path)
+        assert isinstance(refused.value, DataError) or name == "training"  # there it is a CheckpointError
+    assert not list(tmp_path.glob("figure*"))
 
 
-def test_tabulate_takes_the_settings_that_it_is_told(metrics, tmp_path, capsys):
-    names = sorted({path.stem for path in metrics.rglob("*.json")})
-    plot("tabulate", "--metrics", metrics, "--output", tmp_path / "out", "--setting", *names[1:])
-    assert names[0].split("-")[0] == "heun"
-    samplers = [line.split(",")[5:7] for line in (tmp_path / "out" / "table1.csv").read_text().splitlines()]
-    assert names[0] not in {f"{sampler}-nfe{nfe}" for sampler, nfe in samplers}
-    assert len(samplers) > 1
-    assert "preset toy" in capsys.readouterr().out
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_labels_are_those_of_the_parameters_whatever_they_hold(name, there, tmp_path, monkeypatch):
+    found = texts_of(monkeypatch)
+    if name == "nfe":  # the table was made with the labels of its records
+        path = there.table("table1.csv")
+        path.write_text(path.read_text().replace(",EDM,", f",{LABEL},".replace(LABEL, f'"{LABEL}"')))
+    KINDS[name].draw(PARAMETERS, name, tmp_path / "figure.png")
+    assert any(text.split("\n")[0] == LABEL.replace("$", r"\$") for text in found)
+    datasets = [name.removeprefix("samples-")] if name.startswith("samples") else list(OPTIONS)
+    assert all(any(text.startswith(f"{dataset} \\$x\\$") for text in found) for dataset in datasets)
 
 
-def test_samples_of_points_are_drawn_as_points(preset, tmp_path):
-    words = words_of("points", preset, None)
-    plot("plot", "samples", *words, "--output", tmp_path / "a.png")
-    plot("plot", "points", *words, "--output", tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_caption_names_the_preset_and_is_plain_text(name):
+    caption = KINDS[name].caption(PARAMETERS, name)
+    assert "reset toy" in caption
+    assert re.search(r"\$", re.sub(r"\\\$", "", caption)) is None
+
+
+def test_what_snakemake_asks_for_is_light():
+    code = "import sys\nfrom hamflow.report import figures\n[kind.names for kind in figures.kinds()]\n"
+    code += "assert not {'torch', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_mosaic_holds_each_image_at_its_place():
@@ -105,65 +136,54 @@ def test_the_mosaic_holds_each_image_at_its_place():
     assert (picture[5] == 255).all()
 
 
-def test_samples_are_found_by_setting_first_seed_first(preset):
-    folder = preset / "results/toy/samples/digits"
-    found = find_samples(folder, SETTING)
-    assert [(s.method, s.label, s.preset) for s in found] == [
-        ("edm", "EDM", "toy"),
-        ("oscillation", "Oscillation HGF", "toy"),
-    ]
-    named = find_samples(folder, SETTING, names={"edm": "Ours"})  # others, from an earlier run perhaps, are left out
-    assert [(s.method, s.label) for s in named] == [("edm", "Ours")]
-    assert {s.path.parent.name for s in found} == {"seed0"}
-    with pytest.raises(DataError, match=SETTING):
-        find_samples(preset / "results/toy/samples/digits", "heun-nfe7")
+def test_samples_are_of_the_first_seed_at_each_methods_largest_budget(there):
+    inputs = KINDS["samples-rings"].inputs(PARAMETERS, "samples-rings")
+    runs = {method: Preset("toy").run("rings", method, 0).samples for method in ("edm", "oscillation")}
+    assert inputs["samples"] == [runs["edm"] / "heun-nfe9.npy", runs["oscillation"] / "euler-nfe3.npy"]
 
 
-def test_mistakes_are_explained_and_leave_no_figure(preset, metrics, tmp_path):
-    tabulate(metrics, tmp_path / "tables")
-    table, output = tmp_path / "tables" / "table1.csv", ["--output", tmp_path / "figure.png"]
-    digits, rings = (words_of(kind, preset, None) for kind in ("samples", "points"))
-    with pytest.raises(MetricsError, match="no data set 'digit'"):
-        plot("plot", "nfe", "--table", table, "--dataset", "digit", *output)
-    with pytest.raises(MetricsError, match="no metric 'fid'"):
-        plot("plot", "nfe", "--table", table, "--metric", "fid", *output)
-    with pytest.raises(DataError, match="no such checkpoint"):
-        plot("plot", "training", "--checkpoints", tmp_path, *output)
-    with pytest.raises(DataError, match="holds"):
-        plot("plot", "samples", *digits[:-1], rings[-1], *output)
-    with pytest.raises(DataError, match="holds"):
-        plot("plot", "points", *rings[:-1], digits[-1], *output)
-    with pytest.raises(DataError, match="no points"):
-        plot("plot", "points", *digits, *output)
-    with pytest.raises(ConfigurationError, match="METHOD=TEXT"):
-        plot("plot", "samples", *digits, "--label", "edm", *output)
-    with pytest.raises(MetricsError, match="no metrics"):
-        plot("tabulate", "--metrics", metrics, "--setting", "heun-nfe999", *output)
-    with pytest.raises(MetricsError, match="not a table1"):
-        plot("plot", "nfe", "--table", tmp_path, *output)
-    unsampled = [line for line in table.read_text().splitlines() if line.startswith("preset")]
-    unsampled.append("toy,digits,false,edm,EDM,none,0,hsd@sigma=0.1,critic,500,1,0.1,,")
-    (tmp_path / "unsampled.csv").write_text("\n".join(unsampled) + "\n")
-    with pytest.raises(MetricsError, match="no metrics of samples"):
-        plot("plot", "nfe", "--table", tmp_path / "unsampled.csv", *output)
-    assert not list(tmp_path.glob("*.p*"))
+def test_samples_of_other_data_are_refused(there, tmp_path):
+    path = there.run("rings", "edm", 0).samples / "heun-nfe9.npy"
+    kept = path.read_bytes()
+    path.write_bytes((there.run("digits", "edm", 0).samples / "heun-nfe9.npy").read_bytes())
+    with pytest.raises(DataError, match="uint8"):
+        KINDS["samples-rings"].draw(PARAMETERS, "samples-rings", tmp_path / "figure.png")
+    path.write_bytes(kept)
+    assert not list(tmp_path.glob("figure*"))
 
 
-def test_every_known_method_has_its_own_colour_and_marker():
-    for table in (style.COLOURS, style.MARKERS):
-        assert len(set(table.values())) == len(table)
-    assert not set(style.SPARE_COLOURS) & set(style.COLOURS.values())
-
-
-def test_the_discrepancy_of_a_model_is_no_sampler_in_the_figure(metrics, make_result, write_result, tmp_path, monkeypatch):
+def test_the_discrepancy_of_a_model_is_no_sampler_in_the_figure(
+    there, metrics, make_result, write_result, tmp_path, monkeypatch
+):
     """Its rows have no NFE to be drawn at."""
     hsd = {"hsd@sigma=0.1": {"value": 0.1, "n": 1797, "features": "features"}}
     write_result(metrics, make_result("digits", "edm", sampler="none", nfe=0, metrics=hsd), "hsd")
-    tabulate(metrics, tmp_path)
-    legends = []
-    legend = nfe._legend
-    monkeypatch.setattr(nfe, "_legend", lambda rows: legends.extend(legend(rows)) or legend(rows))
-    nfe.plot_nfe(tmp_path / "table1.csv", tmp_path / "figure.png")
-    labels = [handle.get_label() for handle in legends]
-    assert "sampler heun" in labels
-    assert "sampler none" not in labels
+    tabulate(metrics, there.table(""))
+    found = texts_of(monkeypatch)
+    KINDS["nfe"].draw(PARAMETERS, "nfe", tmp_path / "figure.png")
+    assert "sampler heun" in found
+    assert "sampler none" not in found
+    table = there.table("table1.csv")
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if not re.search("heun|multi|real", line)))
+    with pytest.raises(MetricsError, match="no metrics of samples of data set 'digits'"):
+        KINDS["nfe"].draw(PARAMETERS | {"run": {"datasets": ["digits"], "methods": ["edm"]}}, "nfe", tmp_path / "b.png")
+
+
+def distance(one: str, other: str) -> float:
+    return float(np.linalg.norm(np.subtract(matplotlib.colors.to_rgb(one), matplotlib.colors.to_rgb(other))))
+
+
+def test_sixteen_methods_are_told_apart_and_the_known_ones_keep_their_look():
+    methods = ["edm", "flow_matching", "oscillation", "reflection", *(f"method{i}" for i in range(12))]
+    looks = style.looks(methods)
+    assert len({look.marker for look in looks.values()}) == 16
+    assert all(distance(a.colour, b.colour) > 0.15 for a, b in combinations(looks.values(), 2))
+    again = style.looks(["ours", "edm"])
+    assert again["edm"][:2] == looks["edm"][:2]
+    assert again["ours"][:2] == looks["method0"][:2]
+
+
+def test_a_method_that_lies_below_another_is_wider():
+    widths = [look.width for look in style.looks(["edm", "flow_matching", "oscillation"]).values()]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 1.5 * widths[-1]

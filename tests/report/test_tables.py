@@ -7,20 +7,20 @@ import shutil
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hamflow.pipeline.records import MetricsError
 from hamflow.report import layout, paper
-from hamflow.report.tables import COLUMNS, read_table, tabulate, to_csv
+from hamflow.report.tables import COLUMNS, read_table, tabulate
 
 DESIGN = "preset,dataset,conditional,method,label,sampler,nfe,metric,features,n_samples,seeds,mean,std,paper"
 
 
-def values_of(metrics, row) -> list[float]:
+def values_of(metrics, line) -> list[float]:
     """The values behind a line, read from the JSON files alone."""
-    stem = f"{row['sampler']}-nfe{row['nfe']}.json"
-    files = (metrics / row["dataset"] / row["method"]).glob(f"seed*/{stem}")
-    return [json.loads(file.read_text())["metrics"][row["metric"]]["value"] for file in files]
+    files = (metrics / line.dataset / line.method).glob(f"seed*/{line.sampler}-nfe{line.nfe:g}.json")
+    return [json.loads(file.read_text())["metrics"][line.metric]["value"] for file in files]
 
 
 def test_the_columns_are_those_of_the_contract(metrics, tmp_path):
@@ -29,16 +29,14 @@ def test_the_columns_are_those_of_the_contract(metrics, tmp_path):
 
 
 def test_every_line_is_the_mean_and_standard_deviation_over_its_seeds(metrics, tmp_path):
-    rows = tabulate(metrics, tmp_path / "out")
-    assert len(rows) == 2 * 3 * (1 + 2) + (1 + 2)  # methods x settings x metrics, and the bounds
-    for row in rows:
-        values = values_of(metrics, row)
-        assert int(row["seeds"]) == len(values)
-        assert float(row["mean"]) == pytest.approx(np.mean(values), rel=1e-15)
-        if len(values) == 1:
-            assert row["std"] == ""
-        else:
-            assert float(row["std"]) == pytest.approx(np.std(values, ddof=1), rel=1e-13)
+    frame = tabulate(metrics, tmp_path / "out")
+    assert len(frame) == 2 * 3 * (1 + 2) + (1 + 2)  # methods x settings x metrics, and the bounds
+    for line in frame.itertuples():
+        values = values_of(metrics, line)
+        assert line.seeds == len(values)
+        assert line.mean == pytest.approx(np.mean(values), rel=1e-15)
+        spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
+        assert line.std == pytest.approx(spread, rel=1e-13, nan_ok=True)
 
 
 def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_path):
@@ -50,15 +48,15 @@ def test_the_bytes_depend_neither_on_the_order_nor_on_the_folder(metrics, tmp_pa
 
 
 def test_lines_are_sorted_and_the_bound_comes_last_of_its_data_set(metrics, tmp_path):
-    rows = tabulate(metrics, tmp_path)
-    keys = [(r["dataset"], paper.order(r["method"]), r["sampler"], float(r["nfe"]), r["metric"]) for r in rows]
+    frame = tabulate(metrics, tmp_path)
+    keys = [(line.dataset, paper.order(line.method), line.sampler, line.nfe, line.metric) for line in frame.itertuples()]
     assert keys == sorted(keys)
-    assert [r["method"] for r in rows if r["dataset"] == "digits"][-1] == "data"
+    assert frame[frame["dataset"] == "digits"]["method"].iloc[-1] == "data"
 
 
 def test_what_is_written_is_read_back(metrics, tmp_path):
-    rows = tabulate(metrics, tmp_path)
-    assert read_table(tmp_path / "table1.csv") == rows
+    frame = tabulate(metrics, tmp_path)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table1.csv"), frame, check_exact=True)
 
 
 @pytest.mark.parametrize("key", paper.TABLE, ids=str)
@@ -88,26 +86,32 @@ def test_the_paper_column_of_the_csv(tmp_path, make_result, write_result, datase
     for nfe in (17, 35):
         content = make_result(dataset, "oscillation", nfe=nfe, conditional=conditional, metrics=metric)
         write_result(tmp_path / "metrics", content)
-    rows = tabulate(tmp_path / "metrics", tmp_path)
-    assert [(row["nfe"], row["paper"]) for row in rows] == [("17", ""), ("35", str(fid))]
+    tabulate(tmp_path / "metrics", tmp_path)
+    lines = list(csv.DictReader((tmp_path / "table1.csv").open()))
+    assert [(line["nfe"], line["paper"]) for line in lines] == [("17", ""), ("35", str(fid))]
     assert "no value compares" not in (tmp_path / "table1.md").read_text()
 
 
 def test_seeds_of_an_adaptive_sampler_share_a_line_though_their_nfe_differ(tmp_path, make_result, write_result):
     for seed, nfe in enumerate((60, 73)):
         write_result(tmp_path / "m", make_result(seed=seed, sampler="dopri5", nfe=nfe), "dopri5-nfeauto")
-    (row,) = tabulate(tmp_path / "m", tmp_path)
-    assert (row["nfe"], row["seeds"]) == ("66.5", "2")
+    (line,) = tabulate(tmp_path / "m", tmp_path).itertuples()
+    assert (line.nfe, line.seeds) == (66.5, 2)
+
+
+def cells_of(text) -> list[list[str]]:
+    """The cells of the first table of a Markdown text."""
+    lines = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path):
-    rows = tabulate(metrics, tmp_path)
+    frame = tabulate(metrics, tmp_path)
     text = (tmp_path / "table1.md").read_text()
-    table = text.split("\n\n")[1].splitlines()
-    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table[2:]}
+    cells = {label: texts for label, *texts in cells_of(text)[2:]}
     paper_rows = {paper.LABELS[method] for column in paper.TABLE.values() for method in column}
-    assert set(cells) == paper_rows | {row["label"] for row in rows}
-    best = next(r for r in rows if (r["dataset"], r["method"], r["sampler"], r["nfe"]) == ("digits", "edm", "heun", "35"))
+    assert set(cells) == paper_rows | set(frame["label"])
+    best = frame.query("dataset == 'digits' and method == 'edm' and sampler == 'heun' and nfe == 35").iloc[0]
     assert cells["EDM"][0] == f"{layout.measurement(best['mean'], best['std'])} / 35"
     assert cells["EDM"][2:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
     for fact in ("preset toy", "EfficientNet-Lite0", "n = 1797", "n = 898 for the bound", "3 seeds", "heun"):
@@ -117,9 +121,49 @@ def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path)
 def test_html_is_well_formed_and_holds_the_cells_of_the_markdown(metrics, tmp_path):
     tabulate(metrics, tmp_path)
     page = ElementTree.fromstring((tmp_path / "table1.html").read_text())
-    lines = [line.strip("| ").split(" | ") for line in (tmp_path / "table1.md").read_text().splitlines() if line[:1] == "|"]
-    expected = [line for line in lines if line[0] not in ("method", "---")]
-    assert [[cell.text for cell in row] for row in page.iterfind("body/table/tbody/tr")] == expected
+    found = [[cell.text for cell in row] for row in page.find("body/table/tbody")]
+    assert found == cells_of((tmp_path / "table1.md").read_text())[2:]
+
+
+HOSTILE = {
+    "edm": r"[E] $x_1^2$ {a} \textbf{b} 50% & #1 ~ `c` ''d'' \"e\" f--g---h",
+    "oscillation": "*HGF* | <b>i</b> &amp; __j__ \\| \\ https://k [l](m)",
+}
+
+
+def read_markdown(text) -> str:
+    """What a reader of Markdown sees: a backslash keeps a character, an unkept one that means something is not there."""
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`*_{}\[\]<>|$~&#]", text)
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def read_latex(text) -> str:
+    """What LaTeX prints, for the commands that stand for characters."""
+    names = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textasciigrave": "`"}
+    names |= {"textless": "<", "textgreater": ">", "textbar": "|"}
+    text = text.replace(r"\texttt{\char34}", '"')
+    for pattern in (r"\\(\w+)\{\}", r"\\([&%$#_{}])", r"\{([\[\]*'])\}", r"(-)\{\}"):
+        text = re.sub(pattern, lambda found: "\0" + names.get(found[1], found[1]), text)
+    assert not re.search(r"(?<!\0)[\\&%$#_{}^~*\[\]`|<>]", text.replace("\0\\", "")), text
+    return text.replace("\0", "")
+
+
+@pytest.mark.parametrize("method", HOSTILE)
+def test_a_label_is_the_same_text_in_every_format(tmp_path, make_result, write_result, method):
+    label = HOSTILE[method]
+    write_result(tmp_path / "m", make_result(method=method, label=label, dataset_label=label[::-1]))
+    assert tabulate(tmp_path / "m", tmp_path)["label"].tolist() == [label]
+    assert read_table(tmp_path / "table1.csv")["label"].tolist() == [label]
+    page = ElementTree.fromstring((tmp_path / "table1.html").read_text())
+    assert label in [cell.text for cell in page.iter("td")]
+    assert label[::-1] in [cell.text for cell in page.iter("th")]
+    lines = [line for line in (tmp_path / "table1.md").read_text().splitlines() if "1.00 / 35" in line]
+    assert lines
+    assert all(read_markdown(re.split(r"(?<!\\)(?:\\\\)*\|", line)[1].strip()) == label for line in lines)
+    lines = [line for line in (tmp_path / "table1.tex").read_text().splitlines() if "1.00 / 35" in line]
+    assert lines
+    assert all(read_latex(re.split(r"(?<!\\) & ", line)[0]) == label for line in lines)
+    assert not any(line.lstrip().startswith(("[", "*")) for line in lines)  # the line above ends in \\\\
 
 
 def test_latex_is_balanced_and_every_line_has_the_tables_columns(metrics, tmp_path):
@@ -137,14 +181,14 @@ def test_latex_is_balanced_and_every_line_has_the_tables_columns(metrics, tmp_pa
 @pytest.mark.parametrize(
     ("mean", "std", "text"),
     [
-        ("0.10784", "0.0098", "0.1078 ± 0.0098"),
-        ("25.951", "1.23", "26.0 ± 1.2"),
-        ("1234.5", "67", "1234 ± 67"),
-        ("2.0", "0.0", "2 ± 0"),
-        ("0.00003", "0.000002", "3.00e-05 ± 2.0e-06"),
-        ("0.0231", "", "0.0231"),
-        ("0.0", "", "0.00"),
-        ("-0.00012", "", "-1.2e-04"),
+        (0.10784, 0.0098, "0.1078 ± 0.0098"),
+        (25.951, 1.23, "26.0 ± 1.2"),
+        (1234.5, 67, "1234 ± 67"),
+        (2.0, 0.0, "2 ± 0"),
+        (0.00003, 0.000002, "3.00e-05 ± 2.0e-06"),
+        (0.0231, np.nan, "0.0231"),
+        (0.0, np.nan, "0.00"),
+        (-0.00012, np.nan, "-1.2e-04"),
     ],
 )
 def test_measurements_are_written_to_the_figures_that_they_have(mean, std, text):
@@ -178,11 +222,16 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
             read_table(path)
 
 
-@pytest.mark.parametrize("column", ["nfe", "n_samples", "seeds", "mean", "std"])
-def test_a_table_without_a_number_in_its_place_is_refused(metrics, tmp_path, column):
-    rows = tabulate(metrics, tmp_path)
-    (tmp_path / "spoilt.csv").write_text(to_csv([rows[0], rows[1] | {column: "abc"}]))
-    with pytest.raises(MetricsError, match="line 2 below its head lacks a number"):
+@pytest.mark.parametrize("column", ["nfe", "n_samples", "seeds", "mean", "std", "conditional", "paper"])
+@pytest.mark.parametrize("text", ["abc", "inf"])
+def test_a_table_without_a_number_in_its_place_is_refused(metrics, tmp_path, column, text):
+    tabulate(metrics, tmp_path)
+    lines = list(csv.DictReader((tmp_path / "table1.csv").open()))
+    with open(tmp_path / "spoilt.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows([lines[0], lines[1] | {column: text}])
+    with pytest.raises(MetricsError, match="not a table1"):
         read_table(tmp_path / "spoilt.csv")
 
 
@@ -197,11 +246,12 @@ def test_discrepancies_alone_are_a_table(metrics, tmp_path, make_result, write_r
     """`hamflow score model` may come before any sample is evaluated; of one data set, or of all."""
     own = {"hsd@sigma=0.3": {"value": 2e-4, "standard_error": 3e-5, "n": 500, "features": "critic"}}
     lone = write_result(tmp_path / "lone", make_result("cats", sampler="none", nfe=0, metrics=own), "hsd")
-    assert [row["mean"] for row in tabulate(tmp_path / "lone", tmp_path / "a")] == ["0.0002"]
-    for suffix, cell in (("md", "| EDM | 200 ± 30 |"), ("html", "<td>200 ± 30</td>"), ("tex", "EDM & 200 $\\pm$ 30")):
+    assert tabulate(tmp_path / "lone", tmp_path / "a")["mean"].tolist() == [2e-4]
+    assert cells_of((tmp_path / "a" / "table1.md").read_text())[2:] == [["EDM", "200 ± 30"]]
+    for suffix, cell in (("html", "<td>200 ± 30</td>"), ("tex", "EDM & 200 $\\pm$ 30")):
         assert cell in (tmp_path / "a" / f"table1.{suffix}").read_text()
     tabulate([metrics, lone.parent], tmp_path / "b")
-    assert "| EDM | 200 ± 30 |" in (tmp_path / "b" / "table1.md").read_text()
+    assert "200 ± 30" in (tmp_path / "b" / "table1.md").read_text().split("Hamiltonian score discrepancy")[1]
 
 
 def test_discrepancies_of_models_are_lines_with_their_own_error_and_a_table_of_their_own(
@@ -210,16 +260,18 @@ def test_discrepancies_of_models_are_lines_with_their_own_error_and_a_table_of_t
     for method, value, error in (("edm", 2e-4, 3e-5), ("oscillation", -1e-5, 2e-5)):
         own = {"hsd@sigma=0.3": {"value": value, "standard_error": error, "n": 500, "features": "critic"}}
         write_result(metrics, make_result("digits", method, sampler="none", nfe=0, metrics=own), "hsd")
-    without = [row for row in tabulate(metrics, tmp_path / "a") if row["sampler"] != "none"]
-    lines = [row for row in read_table(tmp_path / "a" / "table1.csv") if row["sampler"] == "none"]
-    assert [(r["method"], r["metric"], r["mean"], r["std"], r["n_samples"]) for r in lines] == [
-        ("edm", "hsd@sigma=0.3", "0.0002", "3e-05", "500"),
-        ("oscillation", "hsd@sigma=0.3", "-1e-05", "2e-05", "500"),
+    frame = tabulate(metrics, tmp_path / "a")
+    own = frame[frame["sampler"] == "none"]
+    lines = own[["method", "metric", "mean", "std", "n_samples"]].itertuples(index=False, name=None)
+    assert list(lines) == [
+        ("edm", "hsd@sigma=0.3", 2e-4, 3e-5, 500),
+        ("oscillation", "hsd@sigma=0.3", -1e-5, 2e-5, 500),
     ]
     text = (tmp_path / "a" / "table1.md").read_text()
-    assert "| EDM | 200 ± 30 |" in text
-    assert "| Oscillation HGF | -10 ± 20 |" in text
+    table = text[text.index("**Hamiltonian score discrepancy") :]
+    assert cells_of(table)[2:] == [["EDM", "200 ± 30"], ["Oscillation HGF", "-10 ± 20"]]
     for path in metrics.rglob("hsd.json"):
         path.unlink()
-    assert tabulate(metrics, tmp_path / "b") == without
+    without = tabulate(metrics, tmp_path / "b")
+    pd.testing.assert_frame_equal(without, frame[frame["sampler"] != "none"].reset_index(drop=True))
     assert text.startswith((tmp_path / "b" / "table1.md").read_text())

@@ -9,8 +9,8 @@ import torch
 from hamflow.cli import main
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
-from hamflow.report.score import plot_score, tabulate_comparison
-from hamflow.studies import KINDS, gradients, run
+from hamflow.pipeline.paths import Preset
+from hamflow.studies import about, figure, gradients, names, run
 from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "small", "width": 32, "depth": 2}
@@ -38,19 +38,22 @@ TINY = {
         "forms": {"scaled": {}},
         "costs": {"hsm@form=scaled": 5, "dsm": 1, "ism": 2, "ism@hutchinson": 1.5, "ssm": 1.5},
     },
+    "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
+    "reflection": {"points": 100},
 }
+PARAMETERS = {"preset": "toy", "studies": TINY, "score": {"experiments": TINY}}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("score")
+    preset = Preset("toy", tmp_path_factory.mktemp("studies"))
     for kind, spec in TINY.items():
-        write_json(folder / f"{kind}.json", run(kind, spec))
-    return folder
+        write_json(preset.study(kind), run(kind, spec))
+    return preset.study("mixture").parent
 
 
 def test_every_kind_is_tried():
-    assert TINY.keys() == KINDS.keys()
+    assert set(TINY) == set(names())
 
 
 def test_discrepancy_ranks_networks_as_the_explicit_loss_does(results):
@@ -106,40 +109,76 @@ def test_comparison_has_every_method_at_both_budgets(results):
     assert content["training"]["cpu_milliseconds_an_update"].keys() == {method for method, _ in rows}
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_result_has_a_figure_of_fixed_bytes(results, kind, tmp_path):
-    for name in ("one", "two"):
-        plot_score(results / f"{kind}.json", tmp_path / f"{name}.png")
+@pytest.fixture
+def there(results, monkeypatch):
+    """The working directory in which the results lie."""
+    monkeypatch.chdir(results.parents[2])
+
+
+@pytest.mark.parametrize("name", figure.names(PARAMETERS))
+def test_every_result_has_a_figure_of_fixed_bytes(there, name, tmp_path):
+    assert figure.inputs(PARAMETERS, name)["result"].exists()
+    for output in ("one.png", "two.png"):
+        figure.draw(PARAMETERS, name, tmp_path / output)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.pdf").stat().st_size > 0
 
 
-def test_comparison_table_has_a_line_for_each_row(results, tmp_path):
-    tabulate_comparison(results / "comparison.json", tmp_path / "table.csv")
-    lines = (tmp_path / "table.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(read_json(results / "comparison.json")["rows"])
-    assert len({line.count(",") for line in lines}) == 1
-    assert len((tmp_path / "table.md").read_text().splitlines()) == len(lines) + 1
+def test_a_figure_shows_the_result_and_nothing_is_computed_for_it(there, tmp_path):
+    for kind in ("phase_space", "reflection"):
+        path = Preset("toy").study(kind)
+        figure.draw(PARAMETERS, f"study-{kind}", tmp_path / "one.png")
+        result = read_json(path)
+        write_json(path, result | {"points": [[[0.5, 0.5]]] * 5, "flows": result.get("flows", [])[::-1]})
+        figure.draw(PARAMETERS, f"study-{kind}", tmp_path / "two.png")
+        write_json(path, result)
+        assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
 
 
-WRONG = {"a list": [], "a text": "x", "no kind": {}, "a list of kinds": {"kind": ["mixture"]}}
-WRONG |= {f"an empty {kind}": {"kind": kind} for kind in KINDS}
-WRONG |= {"rows of texts": {"kind": "comparison", "rows": ["x"]}, "no curves": {"kind": "taylor", "curves": {}}}
-WRONG |= {"fields of texts": {"kind": "mixture", "fields": "x"}}
+@pytest.mark.parametrize("name", names())
+def test_the_caption_is_the_first_paragraph_of_the_file(name):
+    assert len(about(name)) > 60
+    assert "toy" in figure.caption(PARAMETERS, f"study-{name}")
 
 
-@pytest.mark.parametrize("make", [plot_score, tabulate_comparison])
+def test_comparison_table_has_a_line_for_each_row(there, results, tmp_path):
+    figure.tabulate(PARAMETERS, "comparison", tmp_path / "table.csv")
+    rows = read_json(results / "comparison.json")["rows"]
+    head, *lines = [line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines()]
+    assert head[:3] == ["method", "budget", "updates"]
+    assert [line[:3] for line in lines] == [[row["method"], row["budget"], str(row["steps"])] for row in rows]
+    errors = [float(line[head.index("score_error_std")]) for line in lines]
+    assert errors == pytest.approx([row["score_error"]["std"] for row in rows], rel=1e-3)
+    assert len((tmp_path / "table.md").read_text().splitlines()) == len(rows) + 2
+
+
+WRONG = {"a list": [], "a text": "x", "nothing": {}, "rows of texts": {"rows": ["x"]}, "no curves": {"curves": {}}}
+WRONG |= {"fields of texts": {"fields": "x"}, "flows of texts": {"flows": ["x"]}}
+WRONG |= {"no points": {"times": [1], "points": []}}
+
+
+@pytest.mark.parametrize("study", names())
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_result_is_a_paragraph(tmp_path, make, case):
-    write_json(tmp_path / "wrong.json", WRONG[case])
-    with pytest.raises(DataError, match=r"wrong\.json"):
-        make(tmp_path / "wrong.json", tmp_path / "out.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["wrong.json"]
+def test_what_is_no_result_is_a_paragraph(tmp_path, monkeypatch, study, case):
+    monkeypatch.chdir(tmp_path)
+    path = Preset("toy").study(study)
+    write_json(path, WRONG[case])
+    with pytest.raises(DataError, match=f"{study}.json is no complete result"):
+        figure.draw(PARAMETERS, f"study-{study}", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
 
 
-def test_only_a_comparison_has_a_table(results, tmp_path):
-    with pytest.raises(DataError, match="mixture.json holds no comparison"):
-        tabulate_comparison(results / "mixture.json", tmp_path / "table.csv")
+def test_a_result_that_is_not_there_is_a_paragraph(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"comparison\.json"):
+        figure.tabulate(PARAMETERS, "comparison", tmp_path / "out.csv")
+
+
+def test_only_a_comparison_has_a_table(there, tmp_path):
+    with pytest.raises(ConfigurationError, match="'mixture' has no table.*\n.*comparison"):
+        figure.tabulate(PARAMETERS, "mixture", tmp_path / "table.csv")
+    with pytest.raises(ConfigurationError, match="no study 'mixtur'.*\n.*mixture"):
+        figure.tabulate(PARAMETERS, "mixtur", tmp_path / "table.csv")
 
 
 @pytest.mark.parametrize("kind", ["comparison", "mixture"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.studies.phase_space import FLOWS, MIXTURE, backward_paths
+from hamflow.studies.phase_space import FLOWS, MIXTURE, Spec, backward_paths
 
 ALL = pytest.mark.parametrize("flow", [flows.build(name, **o) for name, o in FLOWS.values()], ids=lambda f: f.name)
 
@@ -23,10 +23,8 @@ def test_running_backwards_is_the_quantile_map(flow):
 
 @ALL
 def test_the_drawn_lines_are_exact_to_a_thousandth_of_a_data_unit(flow):
-    from hamflow.studies.phase_space import FRAMES
-
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
-    times = torch.linspace(flow.horizon, 0, FRAMES, dtype=torch.float64)
+    times = torch.linspace(flow.horizon, 0, Spec().times, dtype=torch.float64)
     paths = backward_paths(flow, MIXTURE, MIXTURE.carried_by(flow, flow.horizon).quantile(levels)[:, None], times)
     torch.testing.assert_close(paths[-1, :, 0], MIXTURE.quantile(levels), rtol=0, atol=1e-3)
 

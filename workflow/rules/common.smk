@@ -14,7 +14,7 @@ from hamflow import config as parameters
 from hamflow.files import canonical_json
 from hamflow.pipeline import paths, targets, workflow as pipeline
 from hamflow.pipeline.sources import Sources, names_in
-from hamflow.report import drawing as figures
+from hamflow.verbs import plot as figures
 
 ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
 

@@ -55,11 +55,11 @@ rule tabulate:
 rule tabulate_study:
     input:
         result=PRESET.study("comparison"),
-        source=sources("verbs.tabulate"),
+        source=sources("verbs.tabulate", "studies.comparison"),
     output:
         csv=report(
             PRESET.table("score.csv"),
-            caption="../report/score.rst",
+            caption="../report/comparison.rst",
             category="Score matching",
             labels={"figure": "comparison, every line", "preset": PRESET.name},
         ),
@@ -77,7 +77,7 @@ rule tabulate_study:
 rule plot:
     input:
         unpack(lambda w: figures.inputs(config, w.figure)),
-        source=sources("verbs.plot"),
+        source=lambda w: sources(*figures.modules(w.figure))(w),
     output:
         png=report(
             PRESET.figure("{figure}"),

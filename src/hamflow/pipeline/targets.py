@@ -18,9 +18,7 @@ def runs(parameters: Parameters) -> list[Run]:
 
 def settings(parameters: Parameters, method: str) -> list[str]:
     """The settings, <sampler>-nfe<n>, at which a method is sampled."""
-    own = parameters["methods"][method].get("samplers")
-    pairs = config.sampler_settings({"sampling": {"settings": own}} if own else dict(parameters))
-    return [setting_of(sampler, nfe) for sampler, nfe in pairs]
+    return [setting_of(sampler, nfe) for sampler, nfe in _pairs(parameters, method)]
 
 
 def methods_by_settings(parameters: Parameters) -> dict[tuple[str, ...], list[str]]:
@@ -31,10 +29,14 @@ def methods_by_settings(parameters: Parameters) -> dict[tuple[str, ...], list[st
     return groups
 
 
-def largest_setting(parameters: Parameters) -> str:
-    """The setting with the most evaluations, at which samples are shown."""
-    pairs = config.sampler_settings(dict(parameters))
-    return setting_of(*max(pairs, key=lambda pair: pair[1] if pair[1] != "auto" else 0))
+def largest_setting(parameters: Parameters, method: str) -> str:
+    """The setting of a method with the most evaluations, at which its samples are shown."""
+    return setting_of(*max(_pairs(parameters, method), key=lambda pair: pair[1] if pair[1] != "auto" else 0))
+
+
+def _pairs(parameters: Parameters, method: str) -> list[tuple[str, int | str]]:
+    own = parameters["methods"][method].get("samplers")
+    return config.sampler_settings({"sampling": {"settings": own}} if own else dict(parameters))
 
 
 def studies(parameters: Parameters) -> list[str]:

@@ -1,86 +1,97 @@
-"""Table 1 in the paper's layout: methods as rows, data sets as columns, `value / NFE`; Markdown and LaTeX."""
+"""Table 1 in the paper's layout: methods as rows, data sets as columns, `value / NFE`; Markdown, LaTeX and HTML."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
+
+import pandas as pd
 
 from hamflow.metrics import features, suite
+from hamflow.pipeline.paths import BOUND, HSD
 from hamflow.pipeline.records import UNSAMPLED
 from hamflow.report import paper
 
-Row = Mapping[str, str]
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
-
+MILLION = 1e6  # discrepancies are small
 
 STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; margin-bottom: 3em; border-top: 2px solid; border-bottom: 2px solid; }
 caption { text-align: left; max-width: 60em; padding-bottom: .6em; }
-th, td { padding: .2em .9em; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th, td { padding: .2em .9em; text-align: right; white-space: pre; font-variant-numeric: tabular-nums; font-weight: normal; }
 th:first-child, td:first-child { text-align: left; }
-thead tr:first-child th { text-align: center; font-weight: 600; }
-thead tr:last-child th, tr.rule td { border-bottom: 1px solid; }
-tr.rule td { border-bottom: 0; border-top: 1px solid; }
+thead th[colspan] { text-align: center; font-weight: 600; }
+thead tr:last-child th { border-bottom: 1px solid; }
+table.bound tbody tr:last-child td { border-top: 1px solid; }
 </style>"""
-RULE = ' class="rule"'  # a line above the bound
+
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|$~&#])")
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+LATEX |= {character: f"{{{character}}}" for character in "[]*'"}  # a line may begin with the first and the third; no ''
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\texttt{\char34}"}
+LATEX |= {"±": r"$\pm$", "–": r"\textendash{}"}
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table before it is Markdown, LaTeX or HTML.
 
-    Fields: `groups` are (title, number of columns) above the heads (title, unit); each line begins with the
-    method; `rule` is the number of lines above the bound's.
+    Fields:
+        name, caption: of the table.
+        cells: texts; each line begins with the label of a method. The columns are (group, title, unit).
+        bound: whether the last line is the bound's, below a rule.
     """
 
     name: str
     caption: str
-    groups: list[tuple[str, int]]
-    heads: list[tuple[str, str]]
-    lines: list[list[str]]
-    rule: int
+    cells: pd.DataFrame
+    bound: bool
 
 
-def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
-    """The tables as Markdown; `titles` gives the data sets' labels."""
-    return "\n".join(_markdown(grid) for grid in grids(rows, titles))
+def markdown(tables: Sequence[Grid]) -> str:
+    """The tables as Markdown, in which a backslash keeps every character what it is."""
+    return "\n".join(_markdown(table) for table in tables)
 
 
-def latex(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+def latex(tables: Sequence[Grid]) -> str:
     """The tables as LaTeX, to be \\input."""
-    return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(grid) for grid in grids(rows, titles))
+    return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(table) for table in tables)
 
 
-def html(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+def html(tables: Sequence[Grid]) -> str:
     """The tables as a page of their own."""
-    tables = "\n".join(_html(grid) for grid in grids(rows, titles))
     head = f'<meta charset="utf-8"/><title>Table 1</title>{STYLE}'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{tables}</body></html>\n'
+    body = "\n".join(_html(table) for table in tables)
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
-def grids(rows: Sequence[Row], titles: Mapping[str, str]) -> list[Grid]:
-    """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines."""
-    own = [row for row in rows if row["sampler"] == UNSAMPLED]
-    chosen = largest_budget([row for row in rows if row["sampler"] != UNSAMPLED])
+def grids(frame: pd.DataFrame, titles: Mapping[str, str]) -> list[Grid]:
+    """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines.
+
+    Args:
+        frame: the lines of table1.csv.
+        titles: the labels of the data sets.
+    """
+    own = frame[frame["sampler"] == UNSAMPLED]
+    chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    tables = [_table1(chosen, titles, order)] if chosen else []
-    tables += [_all_metrics(chosen, d, titles[d]) for d in order]
+    tables = [_table1(chosen, titles, order)] if order else []
+    tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset]) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
-    return [*tables, _discrepancies(own, titles, order)] if own else tables
+    return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
 
 
-def largest_budget(rows: Sequence[Row]) -> list[Row]:
+def largest_budget(frame: pd.DataFrame) -> pd.DataFrame:
     """Of each data set and method the lines at the preferred sampler's largest NFE; the bound's as it is."""
-    chosen: list[Row] = []
-    for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
-        of_method = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
-        samplers = sorted({row["sampler"] for row in of_method})
-        sampler = PREFERRED_SAMPLER if PREFERRED_SAMPLER in samplers else samplers[0]
-        nfe = max(float(row["nfe"]) for row in of_method if row["sampler"] == sampler)
-        chosen += [row for row in of_method if row["sampler"] == sampler and float(row["nfe"]) == nfe]
-    return chosen
+    place = ["dataset", "method"]
+    preference = frame.assign(other=frame["sampler"] != PREFERRED_SAMPLER).sort_values(["other", "sampler"], kind="stable")
+    frame = frame[frame["sampler"] == preference.groupby(place)["sampler"].transform("first").sort_index()]
+    return frame[frame["nfe"] == frame.groupby(place)["nfe"].transform("max")]
 
 
 def number(value: float) -> str:
@@ -90,57 +101,36 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def measurement(mean: str, std: str) -> str:
-    """A mean with its standard deviation to two figures, 0.108 ± 0.010; a mean alone to three."""
-    if not std:
-        return number(float(mean))
-    decimals = 0 if float(std) == 0 else max(0, 1 - math.floor(math.log10(float(std))))
-    if decimals > 5:
-        return f"{float(mean):.2e} ± {float(std):.1e}"
-    return f"{float(mean):.{decimals}f} ± {float(std):.{decimals}f}"
+def measurement(mean: float, std: float) -> str:
+    """A mean with its standard deviation to two figures, 0.108 ± 0.010; a mean alone, whose std is nan, to three."""
+    if math.isnan(std):
+        return number(mean)
+    decimals = 0 if std == 0 else max(0, 1 - math.floor(math.log10(std)))
+    return f"{mean:.2e} ± {std:.1e}" if decimals > 5 else f"{mean:.{decimals}f} ± {std:.{decimals}f}"
 
 
-def _images_first(rows: Sequence[Row]) -> list[str]:
+def _images_first(frame: pd.DataFrame) -> list[str]:
     """The data sets: images, then points, each by name."""
-    return [d for _, d in sorted({(row["features"] == features.POINTS, row["dataset"]) for row in rows})]
+    pairs = zip(frame["features"] == features.POINTS, frame["dataset"], strict=True)
+    return [dataset for _, dataset in sorted(set(pairs))]
 
 
-def _table1(rows: Sequence[Row], titles: Mapping[str, str], datasets: Sequence[str]) -> Grid:
-    headlines = {d: suite.headline([row["metric"] for row in rows if row["dataset"] == d]) for d in datasets}
-    methods = sorted({*paper.LABELS, *(row["method"] for row in rows)}, key=paper.order)
-    lines = []
-    for method in methods:
-        ours = [_cell(rows, dataset, method, headlines[dataset]) for dataset in datasets]
-        theirs = [_figure(column.get(method)) for column in paper.TABLE.values()]
-        if {*ours, *theirs} != {NONE}:
-            lines.append([_label(rows, method), *ours, *theirs])
-    return Grid(
-        name="table1",
-        caption=_caption(rows, titles, headlines),
-        groups=[("", 1), ("ours", len(datasets)), ("the paper", len(paper.TABLE))],
-        heads=[("method", ""), *((titles[d], suite.about(headlines[d]).short) for d in datasets)]
-        + [(title, "FID") for title in paper.COLUMNS.values()],
-        lines=lines,
-        rule=len(lines) - (methods[-1] == paper.BOUND),
-    )
+def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str]) -> Grid:
+    heads = {d: suite.headline(set(frame.loc[frame["dataset"] == d, "metric"])) for d in datasets}
+    ours = [("ours", titles[d], suite.about(metric).short, _cell(frame, d, metric)) for d, metric in heads.items()]
+    theirs = [("the paper", title, "FID", _published(paper.TABLE[key])) for key, title in paper.COLUMNS.items()]
+    methods = [*paper.LABELS, *frame["method"]]
+    return _grid("table1", _caption(frame, titles, heads), [*ours, *theirs], methods, frame)
 
 
-def _all_metrics(rows: Sequence[Row], dataset: str, title: str) -> Grid:
-    mine = [row for row in rows if row["dataset"] == dataset]
-    methods = sorted({row["method"] for row in mine}, key=paper.order)
-    metrics = sorted({row["metric"] for row in mine})
-    described = [suite.about(metric) for metric in metrics]
-    exceptions = [_exception(about) for about in described if about.better != "lower"]
-    return Grid(
-        name=f"table1-{dataset}",
-        caption=f"{title}, preset {mine[0]['preset']}: all metrics, value / NFE, lower is better"
-        + (f", but for {', and '.join(exceptions)}" if exceptions else "")
-        + f"; {_basis(mine)}.",
-        groups=[("", 1), (title, len(metrics))],
-        heads=[("method", ""), *((suite.about(metric).short, "") for metric in metrics)],
-        lines=[[_label(mine, m), *(_cell(mine, dataset, m, metric) for metric in metrics)] for m in methods],
-        rule=len(methods) - (methods[-1] == paper.BOUND),
-    )
+def _all_metrics(frame: pd.DataFrame, title: str) -> Grid:
+    dataset, preset = frame.iloc[0][["dataset", "preset"]]
+    metrics = {metric: suite.about(metric) for metric in sorted(set(frame["metric"]))}
+    exceptions = [_exception(about) for about in metrics.values() if about.better != "lower"]
+    caption = f"{title}, preset {preset}: all metrics, value / NFE, lower is better"
+    caption += f", but for {', and '.join(exceptions)}" if exceptions else ""
+    columns = [(title, about.short, "", _cell(frame, dataset, metric)) for metric, about in metrics.items()]
+    return _grid(f"table1-{dataset}", f"{caption}; {_basis(frame)}.", columns, frame["method"], frame)
 
 
 def _exception(about: suite.About) -> str:
@@ -148,140 +138,118 @@ def _exception(about: suite.About) -> str:
     return f"{about.short}, " + ("where higher is" if about.better == "higher" else f"which {about.better}")
 
 
-def _discrepancies(rows: Sequence[Row], titles: Mapping[str, str], order: Sequence[str]) -> Grid:
-    columns = [(d, m) for d in order for m in sorted({row["metric"] for row in rows if row["dataset"] == d})]
-    methods = sorted({row["method"] for row in rows}, key=paper.order)
-    counts, estimators = _counts(rows), ", ".join(sorted({row["features"] for row in rows}))
-    error = "standard deviation over seeds" if any(int(row["seeds"]) > 1 for row in rows) else "standard error"
-    return Grid(
-        name="table1-hsd",
-        caption=f"Hamiltonian score discrepancy, preset {rows[0]['preset']}: of the score that each model implies at a "
+def _discrepancies(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Grid:
+    columns = []
+    for dataset in order:
+        for metric in sorted(set(frame.loc[frame["dataset"] == dataset, "metric"])):
+            cell = _cell(frame, dataset, metric, scale=MILLION, cost=False)
+            columns.append(("10^6 HSD", titles[dataset], metric.removeprefix(f"{HSD}@"), cell))
+    error = "standard deviation over seeds" if (frame["seeds"] > 1).any() else "standard error"
+    caption = (
+        f"Hamiltonian score discrepancy, preset {frame.iloc[0]['preset']}: of the score that each model implies at a "
         f"noise level (sigma, data units), a coordinate, times 10^6; ± {error}; zero where the score is right. Lower bounds "
-        f"by {estimators}, n = {counts}.",
-        groups=[("", 1), ("10^6 HSD", len(columns))],
-        heads=[("method", ""), *((titles[d], m.removeprefix("hsd@")) for d, m in columns)],
-        lines=[[_label(rows, m), *(_million(rows, d, m, metric) for d, metric in columns)] for m in methods],
-        rule=len(methods),
+        f"by {', '.join(sorted(set(frame['features'])))}, n = {_counts(frame)}."
     )
+    return _grid("table1-hsd", caption, columns, frame["method"], frame)
 
 
-def _million(rows: Sequence[Row], dataset: str, method: str, metric: str) -> str:
-    for row in rows:
-        if (row["dataset"], row["method"], row["metric"]) == (dataset, method, metric):
-            return measurement(*(str(1e6 * float(row[key])) if row[key] else "" for key in ("mean", "std")))
-    return NONE
+Cell = Callable[[str], str]  # of a method
 
 
-def _caption(rows: Sequence[Row], titles: Mapping[str, str], headlines: Mapping[str, str]) -> str:
-    samplers = sorted({row["sampler"] for row in rows if row["method"] != paper.BOUND})
-    seeds = max(int(row["seeds"]) for row in rows)
-    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+def _grid(name: str, caption: str, columns: Sequence[tuple[str, str, str, Cell]], methods: Any, frame: pd.DataFrame) -> Grid:
+    """The methods that have a cell, in the order of the paper."""
+    labels = {BOUND: paper.BOUND_LABEL, **paper.LABELS, **dict(zip(frame["method"], frame["label"], strict=True))}
+    lines = {m: [cell(m) for *_, cell in columns] for m in sorted(set(methods), key=paper.order)}
+    lines = {method: cells for method, cells in lines.items() if set(cells) != {NONE}}
+    head = pd.MultiIndex.from_tuples([("", "method", ""), *((group, title, unit) for group, title, unit, _ in columns)])
+    head = head if any(head.get_level_values(2)) else head.droplevel(2)  # no units
+    cells = pd.DataFrame([[labels[method], *texts] for method, texts in lines.items()], columns=head)
+    return Grid(name, caption, cells, BOUND in lines)
+
+
+def _cell(frame: pd.DataFrame, dataset: str, metric: str, scale: float = 1, cost: bool = True) -> Cell:
+    lines = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric)].set_index("method")
+
+    def cell(method: str) -> str:
+        if method not in lines.index:
+            return NONE
+        line = lines.loc[method]
+        spent = f" / {line['nfe']:g}" if cost and method != BOUND else ""
+        return measurement(scale * line["mean"], scale * line["std"]) + spent
+
+    return cell
+
+
+def _published(column: Mapping[str, paper.Figure]) -> Cell:
+    return lambda method: f"{column[method].fid:.2f} / {column[method].nfe}" if method in column else NONE
+
+
+def _caption(frame: pd.DataFrame, titles: Mapping[str, str], headlines: Mapping[str, str]) -> str:
+    samplers = sorted(set(frame.loc[frame["method"] != BOUND, "sampler"]))
+    seeds = frame["seeds"].max()
     bases: dict[str, list[str]] = {}
     for dataset, metric in headlines.items():
-        mine = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
+        mine = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric)]
         bases.setdefault(f"{suite.about(metric).title}, {_basis(mine)}", []).append(titles[dataset])
-    comparable = any(row["paper"] for row in rows)
     return (
-        f"Table 1, preset {rows[0]['preset']}: value / NFE, lower is better. "
-        f"Ours: largest NFE of {' and '.join(samplers) or 'no sampler'}, {spread}. "
+        f"Table 1, preset {frame.iloc[0]['preset']}: value / NFE, lower is better. "
+        f"Ours: largest NFE of {' and '.join(samplers) or 'no sampler'}, "
+        + (f"mean ± standard deviation over {seeds} seeds. " if seeds > 1 else "one seed. ")
         + "".join(f"{', '.join(names)}: {basis}. " for basis, names in bases.items())
         + "The paper (arXiv:2410.20470): FID with features Inception-v3, n = 50000"
-        + ("." if comparable else "; other data and another network than ours, so that no value compares.")
+        + ("." if frame["paper"].notna().any() else "; other data and another network than ours, so that no value compares.")
     )
 
 
-def _basis(rows: Sequence[Row]) -> str:
+def _basis(frame: pd.DataFrame) -> str:
     """The feature network and the sample counts behind figures."""
-    networks = ", ".join(sorted({features.label(row["features"]) for row in rows}))
-    drawn = _counts([row for row in rows if row["method"] != paper.BOUND])
-    bound = _counts([row for row in rows if row["method"] == paper.BOUND])
+    networks = ", ".join(sorted({features.label(name) for name in frame["features"]}))
+    drawn, bound = (_counts(frame[(frame["method"] == BOUND) == real]) for real in (False, True))
     counts = [f"n = {drawn}"] * bool(drawn) + [f"n = {bound} for the bound"] * (bound not in ("", drawn))
     return ", ".join([f"features {networks}", *counts])
 
 
-def _counts(rows: Sequence[Row]) -> str:
-    counts = sorted({int(row["n_samples"]) for row in rows})
-    return "" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+def _counts(frame: pd.DataFrame) -> str:
+    low, high = frame["n_samples"].min(), frame["n_samples"].max()
+    return "" if frame.empty else f"{low}" if low == high else f"{low} to {high}"
 
 
-def _cell(rows: Sequence[Row], dataset: str, method: str, metric: str) -> str:
-    for row in rows:
-        if (row["dataset"], row["method"], row["metric"]) == (dataset, method, metric):
-            cost = f" / {row['nfe']}" if method != paper.BOUND else ""
-            return measurement(row["mean"], row["std"]) + cost
-    return NONE
+def _map(table: Grid, change: Callable[[str], str]) -> pd.DataFrame:
+    """The cells, heads included, with every text changed."""
+    cells = table.cells.map(change)
+    cells.columns = pd.MultiIndex.from_tuples([tuple(map(change, head)) for head in table.cells.columns])
+    return cells
 
 
-def _figure(figure: paper.Figure | None) -> str:
-    return NONE if figure is None else f"{figure.fid:.2f} / {figure.nfe}"
+def _markdown(table: Grid) -> str:
+    cells = _map(table, lambda text: MARKDOWN.sub(r"\\\1", text))
+    groups = len(set(table.cells.columns.get_level_values(0))) > 2
+    heads = ["<br>".join(part for part in (head if groups else head[1:]) if part) for head in cells.columns]
+    sides = ["left", *["right"] * (len(heads) - 1)]
+    text = cells.to_markdown(index=False, headers=heads, colalign=sides, disable_numparse=True)
+    caption = MARKDOWN.sub(r"\\\1", table.caption)
+    return f"**{caption}**\n\n{text}\n"
 
 
-def _label(rows: Sequence[Row], method: str) -> str:
-    ours = next((row["label"] for row in rows if row["method"] == method), None)
-    return ours or paper.LABELS.get(method, paper.BOUND_LABEL)
+def _latex(table: Grid) -> str:
+    cells = _map(table, _escape_latex)
+    sides = "l" + "r" * (len(cells.columns) - 1)
+    text = cells.style.hide(axis="index").to_latex(hrules=True, multicol_align="c", column_format=sides)
+    if table.bound:
+        *lines, bound, bottom, end = text.splitlines()
+        text = "\n".join([*lines, "\\midrule", bound, bottom, end, ""])
+    return (
+        f"\\begin{{table}}\n\\centering\n\\caption{{{_escape_latex(table.caption)}}}\n\\label{{tab:{table.name}}}\n"
+        f"\\begin{{adjustbox}}{{max width=\\linewidth}}\n{text}\\end{{adjustbox}}\n\\end{{table}}\n"
+    )
 
 
-def _markdown(grid: Grid) -> str:
-    groups = [title for title, count in grid.groups for _ in range(count)]
-    heads = [
-        "<br>".join(part for part in (group if len(grid.groups) > 2 else "", *head) if part)
-        for group, head in zip(groups, grid.heads, strict=True)
-    ]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *grid.lines]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"**{grid.caption}**\n\n{table}\n"
+def _escape_latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text).replace("--", "-{}-").replace("--", "-{}-")
 
 
-def _html(grid: Grid) -> str:
-    groups = "".join(f'<th colspan="{count}">{escape(title)}</th>' for title, count in grid.groups)
-    heads = "".join(f"<th>{'<br/>'.join(escape(part) for part in head if part)}</th>" for head in grid.heads)
-    lines = []
-    for number, line in enumerate(grid.lines):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in line)
-        lines.append(f"<tr{RULE if number == grid.rule else ''}>{cells}</tr>")
-    body = "\n".join(lines)
-    top = f"<caption>{escape(grid.caption)}</caption>\n<thead><tr>{groups}</tr><tr>{heads}</tr></thead>"
-    return f"<table>{top}\n<tbody>{body}</tbody></table>"
-
-
-def _latex(grid: Grid) -> str:
-    spans, rules, start = [], [], 1
-    for title, count in grid.groups:
-        spans.append(f"\\multicolumn{{{count}}}{{c}}{{{_escape(title)}}}" if title else "")
-        if title:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + count - 1}}}")
-        start += count
-    body = [_latex_line(line) for line in grid.lines]
-    if grid.rule < len(body):
-        body.insert(grid.rule, "\\midrule")
-    units = [_latex_line([unit for _, unit in grid.heads])] if any(unit for _, unit in grid.heads) else []
-    lines = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{_escape(grid.caption)}}}",
-        f"\\label{{tab:{grid.name}}}",
-        "\\begin{adjustbox}{max width=\\linewidth}",
-        f"\\begin{{tabular}}{{l{'r' * (len(grid.heads) - 1)}}}",
-        "\\toprule",
-        " & ".join(spans) + r" \\",
-        " ".join(rules),
-        _latex_line([title for title, _ in grid.heads]),
-        *units,
-        "\\midrule",
-        *body,
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{adjustbox}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(_escape(cell) for cell in cells) + r" \\"
-
-
-def _escape(text: str) -> str:
-    for plain, tex in (("\\", "\\textbackslash "), *((c, f"\\{c}") for c in "&%$#_{}")):
-        text = text.replace(plain, tex)
-    return text.replace("±", "$\\pm$").replace("–", "--").replace("~", "\\textasciitilde ").replace("^", "\\^{}")
+def _html(table: Grid) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        text = table.cells.to_html(index=False, border=0, classes="bound" if table.bound else None)
+    head, tag, rest = text.partition(">")
+    return f"{head}{tag}<caption>{escape(table.caption)}</caption>{rest}"

@@ -1,34 +1,31 @@
 """The house style of every figure: fonts, one colour and marker a method, bytes without dates."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hamflow.files import atomic
-from hamflow.report import paper
+from hamflow.pipeline.paths import BOUND
 
 # Okabe and Ito 2008: told apart with any common colour blindness; markers tell them apart in grey.
-COLOURS = {
-    "edm": "#0072B2",
-    "flow_matching": "#E69F00",
-    "oscillation": "#D55E00",
-    "reflection": "#009E73",
-    "ve_sde": "#56B4E9",
-    "vp_sde": "#CC79A7",
-    paper.BOUND: "#444444",
+KNOWN = {
+    "edm": ("#0072B2", "o"),
+    "flow_matching": ("#E69F00", "s"),
+    "oscillation": ("#D55E00", "^"),
+    "reflection": ("#009E73", "D"),
+    "ve_sde": ("#56B4E9", "v"),
+    "vp_sde": ("#CC79A7", "P"),
 }
-MARKERS = {
-    "edm": "o",
-    "flow_matching": "s",
-    "oscillation": "^",
-    "reflection": "D",
-    "ve_sde": "v",
-    "vp_sde": "P",
-}
-SPARE_COLOURS = ("#B8A800", "#7F4F24", "#8A2BE2", "#5F9EA0")
-SPARE_MARKERS = ("X", "<", ">", "*")
+SPARE = [  # for other methods, in their order
+    *(("#7F4F24", "X"), ("#8A2BE2", "<"), ("#B8A800", ">"), ("#5F9EA0", "*"), ("#E7298A", "p"), ("#1A237E", "h")),
+    *(("#7CB518", "8"), ("#FF9E9E", "d"), ("#8B0000", "H"), ("#9E9E9E", (4, 1, 0)), ("#00E5D0", (6, 1, 0))),
+    *(("#B39DDB", (3, 1, 0)), ("#33691E", (8, 1, 0)), ("#FFD54F", (4, 1, 45)), ("#FF00FF", (3, 1, 60)), ("#000000", "$+$")),
+]
+DATA = "#444444"
 LINES = {
     "heun": "-",
     "multistep": (0, (5, 2)),
@@ -38,6 +35,7 @@ LINES = {
     "dopri5": (0, (2, 2)),
 }
 INK = "#222222"
+HAMILTONIAN = "#D55E00"  # score matching
 START, END = "#2166AC", "#C4302B"  # of a flow, t = 0 and t = T, as in the paper's figures
 
 PARAMETERS: dict[Any, Any] = {
@@ -84,14 +82,68 @@ def drawing(output: str | Path, width: float, height: float) -> Iterator[Any]:
         _save(figure, Path(output).with_suffix(".pdf"), {"CreationDate": None})
 
 
-def colour(method: str) -> str:
-    """The colour of a method, the same in every figure."""
-    return COLOURS.get(method) or SPARE_COLOURS[_spare(method, len(SPARE_COLOURS))]
+@contextmanager
+def panels(
+    output: str | Path, count: int, most: int, width: float, height: float, margin: float, **shared: bool
+) -> Iterator[tuple[Any, Any]]:
+    """A drawing of that many panels, at most `most` beside each other, rows as equal as can be: (figure, panels).
+
+    Args:
+        output: path of the .png; the .pdf lies beside it.
+        width, height: of a panel, inches. margin: what the heading and the legend add to the height.
+        shared: `sharex`, `sharey` of all panels.
+    """
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    with drawing(output, width * columns + (1.2 if columns == 1 else 0), height * rows + margin) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+        for axes in grid[count:]:
+            axes.set_axis_off()
+        yield figure, grid[:count]
 
 
-def marker(method: str) -> str:
-    """The marker of a method, the same in every figure."""
-    return MARKERS.get(method) or SPARE_MARKERS[_spare(method, len(SPARE_MARKERS))]
+class Look(NamedTuple):
+    """How a method is drawn, the same in every figure of a preset; the first methods are wider, and lie below the others."""
+
+    colour: str
+    marker: Any
+    width: float = 1.6
+    size: float = 4.5
+
+    def line(self) -> dict[str, Any]:
+        """Of a line in a legend."""
+        return {"color": self.colour, "marker": self.marker, "linewidth": self.width, "markersize": self.size}
+
+
+Looks = dict[str, Look]
+
+
+def looks(methods: Iterable[str]) -> Looks:
+    """The look of each method: its own, or for one that is not known, the next spare one. Sixteen others are told apart."""
+    names = [method for method in dict.fromkeys(methods) if method != BOUND]
+    spare = cycle(SPARE)
+    below = {name: (len(names) - 1 - place) / max(len(names) - 1, 1) for place, name in enumerate(names)}
+    return {name: Look(*(KNOWN.get(name) or next(spare)), 1.3 + 1.5 * below[name], 4.2 + 2.3 * below[name]) for name in names}
+
+
+def legend(figure: Any, entries: Sequence[tuple[dict[str, Any], str]], **options: Any) -> None:
+    """A legend below the panels, of lines and their labels, which may be any text."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label="-", **line) for line, _ in entries]
+    texts = figure.legend(handles=handles, loc="outside lower center", **options).get_texts()
+    for text, (_, label) in zip(texts, entries, strict=True):
+        text.set_text(literal(label))  # as its label, one that begins with _ would be left out
+
+
+def literal(text: str) -> str:
+    """A text of the parameters for matplotlib, in which $ begins no formula."""
+    return text.replace("$", r"\$")
+
+
+def rest(text: str) -> str:
+    """A text of the parameters for reStructuredText, in which every character is itself."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
 
 
 def line(sampler: str) -> Any:
@@ -113,31 +165,22 @@ def time_colour(fraction: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def plain_ticks(axes: Any) -> None:
-    """Numbers such as 0.2, 1, 5 beside a logarithmic vertical axis, as many as are readable."""
+def plain_log(axis: Any) -> None:
+    """Numbers such as 0.2, 1, 5 beside a logarithmic axis, as many as its range needs; another axis is left as it is."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    if axes.get_yscale() == "log":
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low < 50 else (1,), numticks=12))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def across(panels: int, most: int) -> tuple[int, int]:
-    """Columns and rows for that many panels, at most `most` beside each other, rows as equal as can be."""
-    rows = -(-panels // most)
-    return -(-panels // rows), rows
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        subs = (1, 1.5, 2, 3, 5, 7) if high / low < 6 else (1, 2, 5) if high / low < 60 else (1,)
+        axis.set_major_locator(LogLocator(10, subs=subs, numticks=12))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def bare(axes: Any) -> None:
     """Leave an image or a point cloud without ticks and grid."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
-
-
-def _spare(method: str, count: int) -> int:
-    return sum(method.encode()) % count
 
 
 def _save(figure: Any, path: Path, metadata: dict[str, None]) -> None:

@@ -1,37 +1,37 @@
 """table1.csv, the contract with everything downstream, and the same in the paper's layout."""
 
-import csv
-import io
-import math
 import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from hamflow.files import write_json, write_text
-from hamflow.pipeline.records import Metric, MetricsError, Record, check_together, find, read
+from hamflow.pipeline.records import MetricsError, Record, check_together, find, read
 from hamflow.report import layout, paper
 
-COLUMNS = (
-    "preset",
-    "dataset",
-    "conditional",
-    "method",
-    "label",
-    "sampler",
-    "nfe",
-    "metric",
-    "features",
-    "n_samples",
-    "seeds",
-    "mean",
-    "std",
-    "paper",
-)
-Row = dict[str, str]
+COLUMNS = {
+    "preset": str,
+    "dataset": str,
+    "conditional": bool,
+    "method": str,
+    "label": str,
+    "sampler": str,
+    "nfe": float,
+    "metric": str,
+    "features": str,
+    "n_samples": int,
+    "seeds": int,
+    "mean": float,
+    "std": float,
+    "paper": float,
+}
+EMPTY = ["std", "paper"]  # columns in which a line may have nothing
 
 
-def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[str] | None = None) -> list[Row]:
+def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[str] | None = None) -> pd.DataFrame:
     """Write table1.csv, table1.md, .tex and .html in the paper's layout, and summary.json; equal inputs give equal bytes.
 
     Args:
@@ -44,121 +44,89 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[
         MetricsError: none, none with a value, or some that contradict each other (`hamflow.pipeline.records`).
     """
     folders = [metrics] if isinstance(metrics, str | Path) else list(metrics)
-    found = find(folders, settings)
-    if not found:
+    records = [read(path) for path in find(folders, settings)]
+    if not records:
         raise MetricsError(
             f"there are no metrics in {', '.join(map(str, folders))}",
             fix="run the experiment first: `snakemake --cores 2`, or `hamflow evaluate --help`",
         )
-    results = [read(path) for path in found]
-    check_together(results)
-    rows = aggregate(results)
-    if not rows:
+    check_together(records)
+    frame = aggregate(records)
+    if frame.empty:
         raise MetricsError("no metric has a value", fix="look at the metrics: `null` stands where one does not apply")
-    write_text(Path(output) / "table1.csv", to_csv(rows))
-    write_json(Path(output) / "summary.json", summary(rows))
-    titles = {result.dataset: result.dataset_label for result in results}
-    write_text(Path(output) / "table1.md", layout.markdown(rows, titles))
-    write_text(Path(output) / "table1.tex", layout.latex(rows, titles))
-    write_text(Path(output) / "table1.html", layout.html(rows, titles))
-    return rows
+    output, grids = Path(output), layout.grids(frame, {record.dataset: record.dataset_label for record in records})
+    write_text(output / "table1.csv", to_csv(frame))
+    write_json(output / "summary.json", summary(frame))
+    write_text(output / "table1.md", layout.markdown(grids))
+    write_text(output / "table1.tex", layout.latex(grids))
+    write_text(output / "table1.html", layout.html(grids))
+    return frame
 
 
-def aggregate(results: Sequence[Record]) -> list[Row]:
+def aggregate(records: Sequence[Record]) -> pd.DataFrame:
     """One line for each (data set, method, setting, metric), over the seeds.
 
-    Sorted by data set, conditional, method (the paper's order, then by name, the bound last), sampler, NFE, metric. `seeds`
-    counts them; `std` is the sample standard deviation (n - 1); for one seed it is the metric's own standard error, empty
-    where it has none; `nfe` of an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's
-    metric used.
+    Sorted by data set, method (the paper's order, then by name, the bound last), sampler, NFE, metric. `seeds` counts them;
+    `std` is the sample standard deviation (n - 1); for one seed it is the metric's own standard error, empty where it has
+    none; `nfe` of an adaptive sampler is the mean over the seeds, `n_samples` the smallest that any seed's metric used.
     """
-    groups: dict[tuple, list[tuple[Record, Metric]]] = {}
-    for result in results:
-        for name, metric in result.metrics.items():
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        for name, metric in record.metrics.items():
             if metric.value is not None:  # it does not apply to these samples
-                key = (result.dataset, result.conditional, paper.order(result.method), result.sampler)
-                groups.setdefault((*key, result.setting, name), []).append((result, metric))
-    lines = [(_sort_key(key, members), _row(key[-1], members)) for key, members in groups.items()]
-    return [row for _, row in sorted(lines, key=lambda line: line[0])]
+                groups.setdefault((record.dataset, record.method, record.setting, name), []).append(record)
+    frame = pd.DataFrame([_line(name, members) for (*_, name), members in groups.items()], columns=list(COLUMNS))
+    frame = frame.astype(COLUMNS)
+    place = frame["method"].map(paper.order)
+    order = frame.assign(method=place).sort_values(["dataset", "method", "sampler", "nfe", "metric"], kind="stable").index
+    return frame.loc[order].reset_index(drop=True)
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def _line(name: str, members: Sequence[Record]) -> dict[str, Any]:
+    first, metrics = members[0], [record.metrics[name] for record in members]
+    values = [metric.value for metric in metrics]
+    nfe = statistics.fmean(record.nfe for record in members)
+    return {
+        **{key: getattr(first, key) for key in ("preset", "dataset", "conditional", "method", "label", "sampler")},
+        "nfe": nfe,
+        "metric": name,
+        "features": metrics[0].features,
+        "n_samples": min(metric.n for metric in metrics),
+        "seeds": len(members),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else metrics[0].standard_error,
+        "paper": paper.published(first.dataset, first.conditional, first.method, nfe, name),
+    }
+
+
+def summary(frame: pd.DataFrame) -> dict[str, Any]:
     """The means as {data set: {method: {metric: {<sampler>-nfe<n>: mean}}}}: the form that `dvc metrics` compares."""
     tree: dict[str, Any] = {}
-    for row in rows:
-        dataset = row["dataset"] + ("-conditional" if row["conditional"] == "true" else "")
-        means = tree.setdefault(dataset, {}).setdefault(row["method"], {}).setdefault(row["metric"], {})
-        means[f"{row['sampler']}-nfe{row['nfe']}"] = float(row["mean"])
+    for line in frame.itertuples():
+        dataset = line.dataset + ("-conditional" if line.conditional else "")
+        means = tree.setdefault(dataset, {}).setdefault(line.method, {}).setdefault(line.metric, {})
+        means[f"{line.sampler}-nfe{line.nfe:g}"] = line.mean
     return tree
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """The lines as CSV with a header, newline-terminated."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+def to_csv(frame: pd.DataFrame) -> str:
+    """The lines as CSV with a header, newline-terminated; the shortest text of each number that gives it back."""
+    words = {"conditional": frame["conditional"].map({True: "true", False: "false"}), "nfe": frame["nfe"].map("{:g}".format)}
+    return frame.assign(**words).to_csv(index=False, lineterminator="\n")
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: str | Path) -> pd.DataFrame:
     """The lines of a table1.csv. Raises MetricsError for a file that is absent or no such table."""
-    fix = "make it anew with `hamflow tabulate`"
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), tuple(reader.fieldnames or ())
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(frame.columns) != list(COLUMNS) or frame.empty:
+            raise ValueError(f"its columns are {', '.join(frame.columns)}")
+        frame[EMPTY] = frame[EMPTY].replace("", "nan")
+        frame = frame.assign(conditional=frame["conditional"].map({"true": 1, "false": 0}).astype(int)).astype(COLUMNS)
+        if not np.isfinite(frame[["nfe", "mean"]]).all(axis=None) or np.isinf(frame[EMPTY]).any(axis=None):
+            raise ValueError("a number in it is not finite")
+        return frame
     except FileNotFoundError as error:
         raise MetricsError(f"there is no table {path}", fix="`hamflow tabulate --help`") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MetricsError(f"{path} is not a table1.csv: {error}", fix=fix) from error
-    if columns != COLUMNS or not rows:
-        raise MetricsError(
-            f"{path} is not a table1.csv: its columns are {', '.join(columns) or 'missing'}",
-            fix=fix,
-        )
-    for number, row in enumerate(rows, 1):
-        if not _is_line(row):
-            raise MetricsError(f"{path} is not a table1.csv: line {number} below its head lacks a number", fix=fix)
-    return rows
-
-
-def _is_line(row: Row) -> bool:
-    try:
-        numbers = [int(row["seeds"]), int(row["n_samples"]), float(row["nfe"]), float(row["mean"]), float(row["std"] or 0)]
-        return all(map(math.isfinite, numbers))
-    except (ValueError, TypeError, OverflowError):  # TypeError: of a cell that is not there
-        return False
-
-
-def _sort_key(key: tuple, members: Sequence[tuple[Record, Metric]]) -> tuple:
-    dataset, conditional, method, sampler, setting, metric = key
-    return dataset, conditional, method, sampler, _nfe(members), setting, metric
-
-
-def _nfe(members: Sequence[tuple[Record, Metric]]) -> float:
-    return statistics.fmean(result.nfe for result, _ in members)
-
-
-def _row(name: str, members: Sequence[tuple[Record, Metric]]) -> Row:
-    result, metric = members[0]
-    values = [m.value for _, m in members]
-    spread = statistics.stdev(values) if len(values) > 1 else metric.standard_error
-    nfe = _nfe(members)
-    known = paper.published(result.dataset, result.conditional, result.method, nfe, name)
-    return {
-        "preset": result.preset,
-        "dataset": result.dataset,
-        "conditional": str(result.conditional).lower(),
-        "method": result.method,
-        "label": result.label,
-        "sampler": result.sampler,
-        "nfe": f"{nfe:g}",
-        "metric": name,
-        "features": metric.features,
-        "n_samples": str(min(m.n for _, m in members)),
-        "seeds": str(len(members)),
-        "mean": repr(statistics.fmean(values)),
-        "std": "" if spread is None else repr(spread),
-        "paper": "" if known is None else repr(known),
-    }
+    except (OSError, ValueError, OverflowError) as error:
+        raise MetricsError(f"{path} is not a table1.csv: {error}", fix="make it anew with `hamflow tabulate`") from error

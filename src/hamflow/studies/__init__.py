@@ -1,18 +1,39 @@
-"""The experiments on a mixture with known score: each a function of a plain specification that returns plain
-values."""
+"""The papers' experiments that are no row of Table 1. Each is one file: settings, `run(settings)`, `draw(result, output)`.
 
+A result holds plain values and is a function of the settings, which are in it under `spec`; but for `training`, where there is
+one: how long that took.
+"""
+
+import ast
 import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-KINDS = {
-    "mixture": "Hamiltonian score matching on a mixture: density, learned score, learned velocity predictor",
-    "scatter": "explicit score matching loss against the discrepancy, for many networks trained for one epoch",
-    "taylor": "empirical discrepancy against time, with its Taylor prediction 2 t^2 L_esm",
-    "gradients": "mean against standard deviation of the parameter gradient, Hamiltonian against denoising",
-    "comparison": "denoising, implicit, sliced and Hamiltonian score matching at equal time and at equal steps",
-}
+from hamflow.errors import ConfigurationError, nearest
+
+SHARED = {"base", "figure"}  # the modules that are no study
 
 
-def run(kind: str, spec: dict) -> dict:
-    """The result of an experiment: plain values, a function of its full specification, which is under `spec`; but for
-    `training`, where there is one: how long that took."""
-    return importlib.import_module(f"hamflow.studies.{kind}").run(spec)
+def names() -> list[str]:
+    """The studies, by the files of this folder."""
+    return sorted({module.name for module in pkgutil.iter_modules(__path__)} - SHARED)
+
+
+def get(name: str) -> ModuleType:
+    """The module of a study. Raises ConfigurationError, naming the nearest."""
+    if name not in names():
+        raise ConfigurationError(f"there is no study '{name}'", fix=nearest(name, names()))
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def run(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The result of a study."""
+    return get(name).run(settings)
+
+
+def about(name: str) -> str:
+    """The first paragraph of a study's file, which says what it shows; the file is not imported."""
+    text = ast.get_docstring(ast.parse(Path(__path__[0], f"{name}.py").read_text(encoding="utf-8"))) or name
+    return " ".join(text.partition("\n\n")[0].split())

@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from hamflow.errors import ConfigurationError
+from hamflow.files import write_text
+from hamflow.report import style
 from hamflow.score import direct
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.score.settings import HamiltonianSettings
@@ -127,3 +130,54 @@ def _row(method: str, budget: str, updates: int, relative_time: float, runs: lis
         values = np.array([run[key] for run in runs])
         row[key] = {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else None}
     return row
+
+
+def draw(result: dict[str, Any], output: Path) -> None:
+    """Exact score error and discrepancy of each method, at equal steps and at equal time."""
+    methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
+    budgets = {"steps": ("equal updates", style.START, "o", -0.12), "time": ("equal time", style.END, "s", 0.12)}
+    with style.drawing(output, 8.2, 0.42 * len(methods) + 1.5) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        quantities = (("score_error", r"$E|s - \nabla \log p|^2$"), ("hsd", "Hamiltonian score discrepancy"))
+        for axes, (key, label) in zip(panels, quantities, strict=True):
+            for budget, (words, colour, shape, shift) in budgets.items():
+                rows = [row for row in result["rows"] if row["budget"] == budget]
+                where = [methods.index(row["method"]) + shift for row in rows]
+                mean, std = ([row[key][part] or 0.0 for row in rows] for part in ("mean", "std"))
+                axes.errorbar(mean, where, xerr=std, fmt=shape, color=colour, label=words, capsize=2.5)
+            means = np.array([row[key]["mean"] for row in result["rows"]])
+            axes.set_xlabel(label)
+            if (means > 0).all():
+                axes.set_xscale("log")
+                style.plain_log(axes.xaxis)
+            else:  # an estimate of zero may be negative
+                axes.axvline(0, color=style.INK, linewidth=0.8)
+        panels[0].set_yticks(range(len(methods)), [_method(name) for name in methods])
+        panels[0].invert_yaxis()
+        panels[0].legend(loc="best")
+        runs = len(result["rows"][0]["runs"])
+        updates = result["rows"][0]["steps"]
+        budget = f"budget: {updates} updates, or the time that the first method needs for them"
+        figure.suptitle(f"mean and standard deviation of {runs} seeds; {budget}; n = {result['n']}", fontsize=10)
+
+
+def tabulate(result: dict[str, Any], output: Path) -> None:
+    """The comparison as a .csv, and a .md beside it."""
+    import pandas as pd
+
+    lines = []
+    for row in result["rows"]:
+        line = {"method": row["method"], "budget": row["budget"], "updates": row["steps"], "relative_time": row["time"]}
+        for key in ("score_error", "hsd"):
+            line |= {key: row[key]["mean"], f"{key}_std": row[key]["std"]}
+        lines.append({**line, "seeds": len(row["runs"]), "n": result["n"]})
+    frame = pd.DataFrame(lines)
+    write_text(output.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4g", lineterminator="\n"))
+    write_text(output.with_suffix(".md"), frame.to_markdown(index=False, floatfmt=".4g", missingval="") + "\n")
+
+
+def _method(name: str) -> str:
+    kind, _, value = name.partition("=")
+    known = {"hsm@form": f"HSM, {value} critic", "dsm@sigma": f"DSM, $\\sigma$ = {value}"}
+    implicit = {"ism": "ISM, exact divergence", "ism@hutchinson": "ISM, Hutchinson", "ssm": "ISM, sliced"}
+    return known.get(kind) or implicit.get(name, name)

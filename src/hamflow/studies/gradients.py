@@ -2,6 +2,7 @@
 matching."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hamflow import draws
+from hamflow.report import style
 from hamflow.score import objectives
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import trajectories
@@ -104,3 +106,37 @@ def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int =
         "snr": float(np.sqrt(signal / trace)),
         "resolved_snr": float(np.sqrt(2 * np.sqrt(2 * squares) / len(x) / trace)),  # two standard errors of its square
     }
+
+
+def draw(result: dict[str, Any], output: Path) -> None:
+    """Panel (c): a dot a parameter of the score network."""
+    from matplotlib import colormaps
+
+    denoising = {name: s for name, s in result["series"].items() if name.startswith("dsm")}
+    shades = colormaps["viridis"](np.linspace(0.1, 0.85, max(len(denoising), 1)))
+    with style.drawing(output, 6.6, 3.7) as figure:
+        axes = figure.subplots()
+        for (name, series), shade in zip(denoising.items(), shades, strict=True):
+            label = f"DSM, $\\sigma$ = {name.partition('=')[2]} ({_snr(series)})"
+            axes.scatter(series["mean"], series["std"], s=5, color=shade, alpha=0.5, linewidths=0, label=label, rasterized=True)
+        series = result["series"]["hsm"]
+        label = f"HSM ({_snr(series)})"
+        axes.scatter(series["mean"], series["std"], s=8, color=style.HAMILTONIAN, linewidths=0, label=label, rasterized=True)
+        stds = np.array([bound(s["std"]) for s in result["series"].values() for bound in (min, max)])
+        ends = np.array([stds.min(), stds.max()])
+        label = r"std $/ \sqrt{n}$: left of it the mean is noise"
+        axes.plot(ends / result["n"] ** 0.5, ends, color=style.INK, linewidth=0.9, linestyle="--", label=label)
+        axes.set(
+            xscale="log", yscale="log", xlabel=r"$|$mean$|$ of $\partial L / \partial \theta_j$", ylabel="standard deviation"
+        )
+        axes.set_xlim(left=ends[0] / result["n"] ** 0.5 / 10)
+        axes.set_title(f"per-sample gradients of one network, n = {result['n']}")
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2.5)
+        for handle in legend.legend_handles:
+            handle.set_alpha(1)
+
+
+def _snr(series: dict[str, Any]) -> str:
+    """Signal to noise of the whole gradient, where the samples resolve it."""
+    least = series["resolved_snr"]
+    return f"SNR {series['snr']:.3f}" if series["snr"] > least else f"SNR < {least:.3f}"

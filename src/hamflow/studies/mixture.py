@@ -2,10 +2,13 @@
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from hamflow.report import style
 from hamflow.score.fields import VelocityPredictor, build_network
 from hamflow.score.settings import HamiltonianSettings
 from hamflow.score.training import HamiltonianScoreMatching
@@ -14,6 +17,8 @@ from hamflow.studies import base
 DENSITY_GRID = 81  # of the picture of the density
 REPORTS = 20  # points of the learning curve
 MARGIN = 2.5  # of the picture beyond the outermost means, in their standard deviations
+
+NEGLIGIBLE = 1e-3  # of the largest density: where there are no data a score is not learned, and not drawn
 
 
 @dataclass(frozen=True)
@@ -104,3 +109,48 @@ def _rms_under_data(training: HamiltonianScoreMatching, x: torch.Tensor) -> floa
     x = x.to(next(training.force.parameters()))
     t = torch.full((len(x),), training.settings.horizon).to(x)
     return float(training.average["critic"](x, t, training.average["force"]).square().mean().sqrt())
+
+
+def draw(result: dict[str, Any], output: Path) -> None:
+    """Density, learned score, learned velocity predictor: the last two with arrows of one scale each, shown
+    by a key."""
+    fields = {key: np.asarray(value) for key, value in result["fields"].items()}
+    axis, fine, density = fields["axis"], fields["fine_axis"], fields["fine_density"]
+    there = fields["density"] > NEGLIGIBLE * density.max()
+    with style.drawing(output, 10.6, 4.0) as figure:
+        panels = figure.subplots(1, 3, sharex=True, sharey=True)
+        filled = panels[0].contourf(fine, fine, density, levels=14, cmap="Blues")
+        panels[0].set_title("density $p$")
+        figure.colorbar(filled, ax=panels[0], shrink=0.75, pad=0.02)
+        error, noise = result["score_error"], result["score_error_standard_error"]
+        _arrows(panels[1], axis, fields["score"], there, key=3.0, colour=style.START)
+        panels[1].set_title(
+            f"learned score\n$E|s - \\nabla\\log p|^2$ = {error:.4f} $\\pm$ {noise:.4f}"
+            f" ({100 * error / result['fisher_information']:.1f} % of Fisher)"
+        )
+        _arrows(panels[2], axis, fields["predictor"], there, key=1.0, colour=style.HAMILTONIAN)
+        panels[2].set_title(
+            f"learned velocity predictor at $t = T = {result['fields']['time']:g}$\n"
+            f"rms {result['fields']['predictor_rms']:.3f} (velocities: 1)"
+        )
+        for axes in panels[1:]:
+            axes.contour(fine, fine, density, levels=5, colors="#BBBBBB", linewidths=0.7)
+        for axes in panels:
+            axes.set_aspect("equal")
+            axes.grid(False)
+            axes.set_xlabel("$x_1$ (data units)")
+        panels[0].set_ylabel("$x_2$ (data units)")
+        figure.suptitle(
+            f"Hamiltonian score matching, {result['settings']['steps']} updates; error over n = {result['n']}",
+            fontsize=10,
+        )
+
+
+def _arrows(axes: Any, axis: np.ndarray, field: np.ndarray, there: np.ndarray, key: float, colour: str) -> None:
+    x, y = np.meshgrid(axis, axis)
+    spacing = axis[1] - axis[0]
+    scale = key / (1.5 * spacing)  # an arrow of the key's length spans one and a half cells of the grid
+    arrows = axes.quiver(
+        x[there], y[there], *field[there].T, color=colour, angles="xy", scale_units="xy", scale=scale, width=0.005
+    )
+    axes.quiverkey(arrows, 0.88, 0.03, key, f"{key:g}", labelpos="E", fontproperties={"size": 8})

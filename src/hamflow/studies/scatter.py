@@ -2,11 +2,13 @@
 epoch."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hamflow import draws
+from hamflow.report import style
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.score.fields import ScoreField, build_network
@@ -91,3 +93,25 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
         "hsd": found.average,
         "hsd_standard_error": found.average_standard_error,
     }
+
+
+def draw(result: dict[str, Any], output: Path) -> None:
+    """Panel (a): a dot a network, and the leading order (2 T^2 / 3) L_esm."""
+    rows, horizon = result["networks"], result["spec"]["horizon"]
+    x, y = (np.array([row[key] for row in rows]) for key in ("explicit_loss", "hsd"))
+    dx, dy = (np.array([row[f"{key}_standard_error"] for row in rows]) for key in ("explicit_loss", "hsd"))
+    with style.drawing(output, 4.9, 3.7) as figure:
+        axes = figure.subplots()
+        axes.errorbar(x, y, dy, dx, "o", color=style.HAMILTONIAN, elinewidth=0.7, markersize=4, alpha=0.85, label="a network")
+        line = np.geomspace(x.min(), x.max(), 50)
+        taylor = 2 * horizon**2 / 3 * line
+        axes.plot(line, taylor, "--", color=style.INK, linewidth=1.1, label=r"leading order, $\frac{2}{3}T^2 L_{esm}$")
+        axes.set(xscale="log", yscale="log", xlabel=r"explicit score matching loss $L_{esm}$")
+        axes.set_ylabel(f"Hamiltonian score discrepancy,\naverage over $[0, {horizon:g}]$")
+        style.plain_log(axes.xaxis)
+        style.plain_log(axes.yaxis)
+        axes.set_title(
+            f"{len(rows)} networks, one epoch each; n = {result['n']}\n"
+            f"Spearman {result['spearman']:.3f}, Pearson {result['pearson']:.3f}, of logarithms {result['pearson_log']:.3f}"
+        )
+        axes.legend(loc="lower right")

@@ -1,14 +1,19 @@
 """The empirical discrepancy against time, beside its Taylor prediction 2 t^2 L_esm."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from hamflow.report import style
 from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.studies import base
+
+ESTIMATORS = {"critic": "trained critic", "features": "random features", "binned": "bins", "neighbours": "neighbours"}
+ESTIMATOR_COLOURS = {"critic": "#D55E00", "features": "#0072B2", "binned": "#009E73", "neighbours": "#CC79A7"}
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,27 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "curves": curves,
         "n": spec.samples,
     }
+
+
+def draw(result: dict[str, Any], output: Path) -> None:
+    """Panel (b): the discrepancy against time, and its ratio to the prediction."""
+    with style.drawing(output, 7.6, 3.3) as figure:
+        left, right = figure.subplots(1, 2)
+        times = np.array(next(iter(result["curves"].values()))["times"])
+        fine = np.linspace(0, times[-1], 100)
+        top = 1.6 * max(max(curve["values"]) for curve in result["curves"].values())
+        left.plot(fine, 2 * fine**2 * result["explicit_loss"], "--", color=style.INK, label=r"$2 t^2 L_{esm}$")
+        right.axhspan(0.95, 1.05, color="#EEEEEE", zorder=0, label=r"$\pm$ 5 %")
+        right.axhline(1, color=style.INK, linestyle="--", linewidth=1.1)
+        for (name, curve), shape in zip(result["curves"].items(), "os^D", strict=False):
+            colour, label = ESTIMATOR_COLOURS.get(name, style.INK), ESTIMATORS.get(name, name)
+            left.errorbar(times, curve["values"], curve["standard_errors"], fmt=f"-{shape}", color=colour, label=label)
+            right.errorbar(times, curve["ratio"], curve["ratio_standard_error"], fmt=f"-{shape}", color=colour, label=label)
+        left.set(xlabel="time $t$", ylabel="discrepancy $D(t)$", xlim=(0, None), ylim=(0, top))
+        right.set(xlabel="time $t$", ylabel=r"$D(t)\, /\, 2 t^2 L_{esm}$", xlim=(0, None), ylim=(0, None))
+        left.legend(loc="upper left")
+        right.legend(loc="lower left")
+        figure.suptitle(
+            f"empirical discrepancy and its Taylor prediction, $L_{{esm}}$ = {result['explicit_loss']:.3f}, n = {result['n']}",
+            fontsize=10,
+        )

@@ -1,7 +1,14 @@
 """a figure of a preset, as .png and .pdf: nfe, training, samples-DATASET, study-STUDY"""
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from hamflow.errors import ConfigurationError, nearest
+from hamflow.report import figures
+from hamflow.report.figures import Figure
+from hamflow.studies import figure as study
 from hamflow.verbs import arguments
 
 
@@ -11,7 +18,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from hamflow.report import drawing
-
     preset, name = arguments.part_of(options, "PRESET/FIGURE")
-    drawing.draw(arguments.parameters(options, preset), name, options.output or preset.figure(name))
+    parameters = arguments.parameters(options, preset)
+    _kind(parameters, name).draw(parameters, name, options.output or preset.figure(name))
+
+
+def names(parameters: Mapping[str, Any]) -> list[str]:
+    """The figures that a preset has."""
+    return sorted(_kinds(parameters))
+
+
+def inputs(parameters: Mapping[str, Any], name: str) -> dict[str, list[Path] | Path]:
+    """The artefacts that a figure shows."""
+    return _kind(parameters, name).inputs(parameters, name)
+
+
+def caption(parameters: Mapping[str, Any], name: str) -> str:
+    """What stands below a figure in the report, reStructuredText."""
+    return _kind(parameters, name).caption(parameters, name)
+
+
+def modules(name: str) -> list[str]:
+    """The modules behind a figure, below hamflow."""
+    return ["verbs.plot", "report.figures"] + [f"studies.{name.removeprefix(study.PREFIX)}"] * name.startswith(study.PREFIX)
+
+
+def _kinds(parameters: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: kind for kind in [*figures.kinds(), study] for name in kind.names(parameters)}
+
+
+def _kind(parameters: Mapping[str, Any], name: str) -> Figure:
+    kinds = _kinds(parameters)
+    if name not in kinds:
+        raise ConfigurationError(f"preset '{parameters['preset']}' has no figure '{name}'", fix=nearest(name, kinds))
+    return kinds[name]

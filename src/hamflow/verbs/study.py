@@ -1,4 +1,4 @@
-"""an experiment that is no row of Table 1, by its name: mixture, scatter, taylor, gradients, comparison"""
+"""an experiment that is no row of Table 1, by its name: mixture, scatter, taylor, gradients, comparison, phase_space, ..."""
 
 import argparse
 import time

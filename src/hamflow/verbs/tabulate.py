@@ -18,17 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if "/" in options.place:
-        preset, name = arguments.part_of(options, "PRESET/STUDY")
-        from hamflow.report.score import tabulate_comparison
+        from hamflow.studies import figure
 
-        tabulate_comparison(preset.study(name), (options.output or preset.table("")) / "score.csv")
+        preset, name = arguments.part_of(options, "PRESET/STUDY")
+        figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
         return
-    from hamflow.report import tabulate
+    from hamflow.report.tables import tabulate
 
     preset = arguments.preset_of(options)
     files = targets.metrics(arguments.parameters(options, preset))
     folders = options.metrics or sorted({path.parent for path in files})
     settings = options.setting or sorted({path.stem for path in files})
     output = options.output or preset.table("")
-    rows = tabulate(folders, output, settings)
-    print(f"{output / 'table1.csv'}: {len(rows)} lines, preset {rows[0]['preset']}")
+    frame = tabulate(folders, output, settings)
+    print(f"{output / 'table1.csv'}: {len(frame)} lines, preset {frame['preset'].iloc[0]}")
