@@ -12,7 +12,7 @@ ALL = pytest.mark.parametrize("flow", [flows.build(name, **o) for name, o in FLO
 
 @ALL
 def test_running_backwards_is_the_quantile_map(flow):
-    """In one dimension dx/dt = V keeps the order of points, hence each quantile (SPEC 2.1)."""
+    """In one dimension dx/dt = V keeps the order of points, hence each quantile (theory 4.2)."""
     levels = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
     times = torch.linspace(flow.horizon, 0, 401, dtype=torch.float64)
     paths = backward_paths(flow, MIXTURE, MIXTURE.carried_by(flow, flow.horizon).quantile(levels)[:, None], times)

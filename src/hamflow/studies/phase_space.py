@@ -2,7 +2,7 @@
 mixture of two Gaussians on the line whose velocities are known in closed form: nothing here was trained. Diffusion and flow
 matching shear and distort the law; oscillation only turns it.
 
-The paper's Fig. 2. On the line dx/dt = V carries each quantile of the law of x_t to the same quantile of the data [SPEC 2.1].
+The paper's Fig. 2. On the line dx/dt = V carries each quantile of the law of x_t to the same quantile of the data [theory 4.2].
 """
 
 from itertools import pairwise
