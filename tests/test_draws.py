@@ -23,8 +23,10 @@ def streams_of_the_code():
         if path.name == "draws.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in MAKERS:
-                maker = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if not isinstance(node, ast.Call):
+                continue
+            place, _, maker = ast.unparse(node.func).rpartition(".")
+            if maker in MAKERS and place in ("", "draws"):
                 names = [a.value if isinstance(a, ast.Constant) else ... for a in node.args[2 if maker == "seeded" else 1 :]]
                 if maker == "DataOrder":
                     names = ["order", *names]

@@ -224,20 +224,19 @@ def dynamics_speed(device: Any) -> Iterator[Row]:
 def network_speed(parameters: dict[str, Any], digits: Any, device: Any) -> Iterator[Row]:
     import torch
 
-    from hamflow import models
+    from hamflow.methods.base import METHODS, Facts
 
     spec = config.training_spec(parameters, "digits", "flow_matching")
-    model = models.build(spec, models.resolve(spec, digits))
-    model.network.to(device)
+    field = METHODS.build(spec["kind"], **spec["options"]).objective(Facts.of(spec, digits), {}, 0).field.to(device)
     batch = spec["training"]["batch"]
     x, t = digits.batch(range(batch))[0].to(device), torch.full((batch,), 0.5, device=device)
 
     def forward() -> None:
         with torch.no_grad():
-            model.velocity(x, t)
+            field(x, t)
 
     def both() -> None:
-        model.velocity(x, t).square().mean().backward()
+        field(x, t).square().mean().backward()
 
     for name, work in (("forward", forward), ("forward and backward", both)):
         yield Row(f"U-Net of the quickstart, {name}, batch {batch}", batch / fastest(work, device), "images/s")
@@ -245,7 +244,7 @@ def network_speed(parameters: dict[str, Any], digits: Any, device: Any) -> Itera
 
 def training_speed(parameters: dict[str, Any], folder: Path) -> Iterator[Row]:
     """Training steps of each method on digits, in turns, so that other work on the machine slows all alike."""
-    from hamflow.training import train
+    from hamflow.verbs._training import train
 
     batch, steps = parameters["training"]["batch"], 8
     lengths = {"train_kimg": 3 * steps * batch / 1000, "report_kimg": steps * batch / 1000, "warmup_kimg": 1}

@@ -12,8 +12,8 @@ _SUBPACKAGES = (
     "config",
     "data",
     "dynamics",
-    "equivariant",
     "flows",
+    "methods",
     "metrics",
     "networks",
     "parameterisation",
@@ -26,10 +26,12 @@ _SUBPACKAGES = (
 
 
 def __getattr__(name: str):
+    if name == "load":
+        return importlib.import_module("hamflow.methods").load
     if name in _SUBPACKAGES:
         return importlib.import_module(f"hamflow.{name}")
     raise AttributeError(f"module 'hamflow' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBPACKAGES])
+    return sorted([*globals(), *_SUBPACKAGES, "load"])

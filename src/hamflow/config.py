@@ -19,6 +19,8 @@ from hamflow.files import untrusted
 
 Config = dict[str, Any]
 
+METHOD_KEYS = {"label", "kind", "training", "grid", "samplers", "parents"}  # of an entry of `methods`; the rest: its kind's
+
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # as in the schema; becomes part of a path
 NAMED = ("name", "dataset", "method", "preset")  # the keys of a specification that hold one
 WHY_NAMES = "a name becomes part of a path below results/ and checkpoints/, which it must not leave"
@@ -82,15 +84,6 @@ def check(config: Mapping[str, Any]) -> Config:
     return checked
 
 
-def check_checkpoint(metadata: Mapping[str, Any]) -> None:
-    """Check the part of a checkpoint's metadata from which a model is built.
-
-    Raises:
-        ConfigurationError: a key that is missing, or a type or value that cannot be.
-    """
-    _validate("checkpoint", metadata)
-
-
 def parse_value(text: str) -> Any:
     """A value given by hand, in YAML. Raises ConfigurationError for what is no YAML, or no plain value."""
     try:
@@ -134,9 +127,8 @@ def training_spec(config: Config, dataset: str, method: str) -> Config:
         "dataset": dataset,
         "conditional": entry["conditional"],
         "method": method,
-        "flow": recipe["flow"],
-        "parameterisation": recipe["parameterisation"],
-        "times": recipe["times"],
+        "kind": recipe.get("kind", "velocity"),
+        "options": {key: value for key, value in recipe.items() if key not in METHOD_KEYS},
         "network": _entry(config, "networks", entry["network"]),
         "training": training,
     }
@@ -150,7 +142,7 @@ def sampling_spec(config: Config, dataset: str, method: str) -> Config:
         "method": method,
         "n_samples": _entry(config, "datasets", dataset)["n_samples"],
         "settings": [list(pair) for pair in sampler_settings(config)],
-        "grid": _entry(config, "methods", method)["grid"],
+        "grid": _entry(config, "methods", method).get("grid", "edm"),
         "rho": sampling["rho"],
         "sigma_min": sampling["sigma_min"],
         "sigma_max": sampling["sigma_max"],

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hamflow import cli, data, models
+from hamflow import cli, data
 from hamflow.data import images
 from hamflow.errors import ConfigurationError, DataError
+from hamflow.methods.base import Facts
 
 RNG = np.random.default_rng(0)
 
@@ -332,9 +333,8 @@ def test_without_pillow_the_paragraph_says_what_to_install(zipped, monkeypatch):
 
 def test_a_conditional_model_of_images_without_classes_is_refused(zipped, tmp_path):
     prepare(zipped(some()), tmp_path / "mine")
-    spec = {"conditional": True, "flow": {"name": "flow_matching"}}
     with pytest.raises(ConfigurationError, match="`datasets.mine.conditional` is true"):
-        models.resolve(spec, data.load(tmp_path / "mine"))
+        Facts.of({"conditional": True, "network": {}}, data.load(tmp_path / "mine"))
 
 
 def test_the_command_line_prepares_an_archive_and_refuses_a_hostile_one(zipped, tmp_path, capsys):

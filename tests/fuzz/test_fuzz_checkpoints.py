@@ -10,26 +10,68 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spoil import NUMBERS, altered, bounded_memory, bounded_time, fuzzed, spoilt, tree, values
 
-from hamflow import models
+from hamflow import methods
 from hamflow.errors import CheckpointError
 from hamflow.files import load_metadata, load_tensors, save_tensors
-from hamflow.training.state import StateFolder
+from hamflow.methods.base import METHODS, Facts
+from hamflow.training.fit import Samples, fit
+from hamflow.training.folder import StateFolder
+from hamflow.training.plan import Training
+from hamflow.training.state import State
 
 MLP = {"kind": "mlp", "width": 4, "depth": 1, "features": 1}
 UNET = {"kind": "unet", "channels": 4, "multipliers": [1, 1], "blocks": 1, "attention": [2], "dropout": 0.0}
 DESCRIPTIONS = [
     {
-        "spec": {"dataset": "rings", "method": "edm", "network": MLP, "parameterisation": "edm", "conditional": False},
-        "resolved": {"flow": {"name": "diffusion", "horizon": 20.0}, "sigma_data": 0.5, "shape": [2], "classes": 0},
+        "spec": {
+            "dataset": "rings",
+            "method": "edm",
+            "kind": "velocity",
+            "options": {
+                "flow": {"name": "diffusion", "horizon": 20.0},
+                "parameterisation": "edm",
+                "times": {"law": "uniform"},
+            },
+            "conditional": False,
+        },
+        "facts": {"name": "rings", "network": MLP, "sigma_data": 0.5, "shape": [2], "classes": 0, "box": [-5.0, 5.0]},
         "data_sha256": "0" * 64,
     },
     {
-        "spec": {"dataset": "digits", "method": "reflection", "network": UNET, "parameterisation": "velocity"},
-        "resolved": {
-            "flow": {"name": "reflection", "low": -1.0, "high": 1.0, "speed": 1.0, "horizon": 3.0},
+        "spec": {
+            "dataset": "plane",
+            "method": "hsm",
+            "kind": "hsm",
+            "options": {"critic_steps": 1, "critic": {"kind": "small", "width": 3, "depth": 1}},
+        },
+        "facts": {
+            "name": "plane",
+            "network": {"kind": "small", "width": 4, "depth": 1},
+            "sigma_data": 0.5,
+            "shape": [2],
+            "classes": 0,
+            "box": [-5.0, 5.0],
+        },
+        "data_sha256": "0" * 64,
+    },
+    {
+        "spec": {
+            "dataset": "digits",
+            "method": "reflection",
+            "kind": "velocity",
+            "options": {
+                "flow": {"name": "reflection", "low": -1.0, "high": 1.0, "speed": 1.0, "horizon": 3.0},
+                "parameterisation": "velocity",
+                "times": {"law": "log_uniform", "decades": 2.0},
+            },
+        },
+        "facts": {
+            "name": "digits",
+            "network": UNET,
             "sigma_data": 0.5,
             "shape": [1, 4, 4],
             "classes": 3,
+            "box": [-1.0, 1.0],
         },
         "data_sha256": "0" * 64,
         "history": [{"kimg": 1.0, "loss": 0.5}] * 5,
@@ -37,11 +79,17 @@ DESCRIPTIONS = [
 ]
 
 
+def objective_of(description):
+    """The untrained objective of a description."""
+    spec = description["spec"]
+    return METHODS.build(spec["kind"], **spec["options"]).objective(Facts(**description["facts"]), {}, 0)
+
+
 def saved(path, description):
     """The bytes of a checkpoint, its tensors and its metadata."""
-    network = models.build(description["spec"], description["resolved"]).network
-    save_tensors(path, network.state_dict(), description)
-    return path.read_bytes(), network.state_dict()
+    objective = objective_of(description)
+    save_tensors(path, objective.state_dict(), description)
+    return path.read_bytes(), objective.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +118,16 @@ def accepted(read):
 
 
 def read_all(sandbox, content):
-    """Every reader of checkpoints, on these bytes; gives what `load_tensors` and `models.load` accepted."""
+    """Every reader of checkpoints, on these bytes; gives what `load_tensors` and `methods.load` accepted."""
     path = sandbox / "model.safetensors"
     path.write_bytes(content)
     before = tree(sandbox)
     accepted(lambda: load_metadata(path))
     tensors = accepted(lambda: load_tensors(path))
-    model = accepted(lambda: models.load(path))
+    model = accepted(lambda: methods.load(path))
     assert tree(sandbox) == before
     if model is not None:
-        assert sum(p.numel() * p.element_size() for p in model.network.parameters()) <= len(content)
+        assert sum(p.numel() * p.element_size() for p in model.module.parameters()) <= len(content)
     return tensors, model
 
 
@@ -129,8 +177,9 @@ def test_hostile_descriptions(sandbox, sound, index):
         _, model = read_all(sandbox, content)
         if model is not None:
             labels = torch.zeros(2, dtype=torch.long) if model.classes else None
+            x = torch.zeros(2, *model.shape, dtype=torch.float64)
             with torch.no_grad():
-                v = model.velocity(torch.zeros(2, *model.shape, dtype=torch.float64), 0.5 * model.flow.horizon, labels)
+                v = model.velocity(x, 0.5 * model.flow.horizon, labels) if hasattr(model, "velocity") else model.score(x)
             assert v.shape == (2, *model.shape)
 
     run()
@@ -144,24 +193,27 @@ def test_hostile_descriptions(sandbox, sound, index):
         ("network", "depth", 1024),
         ("network", "features", 1024),
         ("network", "kind", "unet"),
-        ("resolved", "classes", 10**6),
-        ("resolved", "shape", [65536]),
-        ("resolved", "shape", [3, 65536, 65536]),
-        ("resolved", "shape", []),
-        ("resolved", "sigma_data", 2**62),  # whose square is no number of torch's
-        ("resolved", "sigma_data", 0),
-        ("resolved", "flow", {"name": "diffusion", "horizon": "far"}),
-        ("resolved", "flow", {"name": "reflection", "low": "x"}),
-        ("resolved", "flow", {"name": "oscillation", "alpha": 1.0}),  # which EDM's parameterisation does not fit
-        ("spec", "parameterisation", "none"),
+        ("facts", "classes", 10**6),
+        ("facts", "shape", [65536]),
+        ("facts", "shape", [3, 65536, 65536]),
+        ("facts", "shape", []),
+        ("facts", "sigma_data", 2**62),  # whose square is no number of torch's
+        ("facts", "sigma_data", 0),
+        ("options", "flow", {"name": "diffusion", "horizon": "far"}),
+        ("options", "flow", {"name": "reflection", "low": "x"}),
+        ("options", "flow", {"name": "oscillation", "alpha": 1.0}),  # which EDM's parameterisation does not fit
+        ("options", "parameterisation", "none"),
+        ("options", "sampler", "heun"),
+        ("spec", "kind", "gan"),
+        ("spec", "kind", "hsm"),
         ("spec", "dataset", "../x"),
     ],
 )
 def test_known_hostile_descriptions(sandbox, sound, part, key, value):
     _, tensors, description = sound[0]
     changed = copy.deepcopy(description)
-    target = changed["spec"]["network"] if part == "network" else changed[part]
-    target[key] = value
+    parts = {**changed, "network": changed["facts"]["network"], "options": changed["spec"]["options"]}
+    parts[part][key] = value
     assert read_all(sandbox, signed(changed, tensors, sandbox))[1] is None
 
 
@@ -232,22 +284,22 @@ def test_what_is_no_file_is_not_opened(sandbox):
 
 
 IDENTITY = {"spec": DESCRIPTIONS[0]["spec"], "seed": 0}
-PROGRESS = {"step": 7, "window": [0.5, 0.25], "history": [{"kimg": 1.0, "loss": 0.5}]}
+PLAN = Training(train_kimg=0.01, batch=2, report_kimg=0.004)
 
 
-def training():
-    """A network, its average and an optimiser after one step."""
-    torch.manual_seed(0)
-    network = models.build(DESCRIPTIONS[0]["spec"], DESCRIPTIONS[0]["resolved"]).network
-    optimiser = torch.optim.Adam(network.parameters())
-    network(torch.ones(2, 2), torch.zeros(2)).sum().backward()
-    optimiser.step()
-    return network, copy.deepcopy(network), optimiser
+def training(steps=0):
+    """The state of a training after some steps."""
+    state = State(objective_of(DESCRIPTIONS[0]), PLAN)
+    for _, _ in zip(range(steps), fit(state.objective, Samples(torch.ones(4, 2)), PLAN, 0, state), strict=False):
+        pass
+    return state
 
 
 def test_spoilt_training_states(sandbox):
     state = StateFolder(sandbox / "run", IDENTITY)
-    state.save(*training(), PROGRESS)
+    trained = training(3)
+    state.save(trained, seconds=1.0)
+    progress = trained.progress() | {"seconds": 1.0}
     path = state.folder / "state.safetensors"
     content = path.read_bytes()
 
@@ -255,19 +307,18 @@ def test_spoilt_training_states(sandbox):
     @given(spoilt([content]))
     def run(changed):
         path.write_bytes(changed)
-        resumed = accepted(lambda: state.load(*training()))
-        assert resumed in (None, PROGRESS)
+        resumed = accepted(lambda: state.load(training()))
+        assert resumed in (None, progress)
 
     run()
     path.write_bytes(content)
-    assert state.load(*training()) == PROGRESS
+    assert state.load(training()) == progress
 
 
 def test_hostile_training_states(sandbox):
     """With a right checksum, whatever else they say: a state of another identity is refused."""
     state = StateFolder(sandbox / "run", IDENTITY)
-    parts = training()
-    state.save(*parts, PROGRESS)
+    state.save(training(3))
     path = state.folder / "state.safetensors"
     tensors, metadata = load_tensors(path)
 
@@ -278,7 +329,7 @@ def test_hostile_training_states(sandbox):
             save_tensors(path, {name: tensor for name, tensor in tensors.items() if name != left_out}, changed)
         except (ValueError, UnicodeEncodeError):
             return
-        resumed = accepted(lambda: state.load(*training()))
+        resumed = accepted(lambda: state.load(training()))
         assert resumed is None or changed["identity"] == IDENTITY
 
     run()
@@ -289,4 +340,4 @@ def test_the_sound_checkpoints_are_read(sandbox, sound):
         found, model = read_all(sandbox, content)
         assert found[1] == metadata
         assert equal(found[0], tensors)
-        assert equal(model.network.state_dict(), tensors)
+        assert model.module.state_dict().keys() <= {name.partition(".")[2] for name in tensors}

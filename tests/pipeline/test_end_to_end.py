@@ -123,7 +123,14 @@ def names_used():
     dataset, method, _ = RUN.split("/")
     spec = config.training_spec(parameters, dataset, method)
     source = config.dataset_spec(parameters, dataset)["source"]
-    kinds = (spec["flow"]["name"], spec["parameterisation"], spec["times"]["law"], spec["network"]["kind"])
+    options = spec["options"]
+    kinds = (
+        options["flow"]["name"],
+        options["parameterisation"],
+        options["times"]["law"],
+        spec["network"]["kind"],
+        spec["kind"],
+    )
     return {source, parameters["datasets"][dataset]["features"], *kinds}
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy import stats
 
-from hamflow import cli, config, data, models
+from hamflow import cli, config, data, methods
 from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import read_json
 from hamflow.laws.mixtures import GaussianMixture
+from hamflow.methods.velocity import FlowGenerator
 from hamflow.score.model import ModelSpec, perturb
-from hamflow.training import train
+from hamflow.verbs._training import train
 from hamflow.verbs.discrepancy import evaluate_checkpoint
 
 METHODS = ("edm", "flow_matching", "oscillation", "reflection")
@@ -64,8 +65,8 @@ def discrepancy(settings, checkpoint, dataset, output):
 
 def exact_error(checkpoint, perturbation=0.0):
     """sigma^2 E|s - score|^2 / 3 a coordinate: what the discrepancy is to leading order, from the exact score."""
-    law, model = GaussianMixture(WEIGHTS, MEANS, SDS), models.load(checkpoint)
-    perturb(model.network, perturbation)
+    law, model = GaussianMixture(WEIGHTS, MEANS, SDS), methods.load(checkpoint)
+    perturb(model.module, perturbation)
     rng = np.random.default_rng(0)
     y = law.sample(4000, rng) + SIGMA * torch.from_numpy(rng.standard_normal((4000, 2)))
     y = model.flow.settle(y)
@@ -112,20 +113,20 @@ def test_images_of_spoilt_weights_have_a_significantly_larger_discrepancy(parame
 def test_a_conditional_model_is_asked_with_the_labels_of_the_data(parameters, folder, tmp_path, monkeypatch):
     checkpoint = trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)
     asked = []
-    score = models.Model.score
+    score = FlowGenerator.score
 
     def listen(model, y, sigma, label=None):
         asked.append(label)
         return score(model, y, sigma, label)
 
-    monkeypatch.setattr(models.Model, "score", listen)
+    monkeypatch.setattr(FlowGenerator, "score", listen)
     discrepancy(IMAGES, checkpoint, folder / "digits", tmp_path / "hsd.json")
     assert all(label is not None and set(label.tolist()) == set(range(10)) for label in asked)
 
 
 def test_the_same_perturbation_is_the_same_model(parameters, folder):
     checkpoint = trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)
-    networks = [models.load(checkpoint).network for _ in range(4)]
+    networks = [methods.load(checkpoint).module for _ in range(4)]
     for network, (size, seed) in zip(networks, [(0.0, 0), (0.1, 0), (0.1, 0), (0.1, 1)], strict=True):
         perturb(network, size, seed)
     whole, one, again, other = (torch.cat([p.flatten() for p in network.parameters()]) for network in networks)
@@ -170,7 +171,7 @@ def test_an_option_that_is_no_estimator_s_is_refused(parameters, folder, tmp_pat
 
 
 def test_a_size_that_is_no_size_is_refused(parameters, folder):
-    network = models.load(trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)).network
+    network = methods.load(trained(parameters, folder, "digits", "edm", **IMAGE_TRAINING, conditional=True)).module
     with pytest.raises(ConfigurationError, match="perturbation"):
         perturb(network, -0.1)
     assert ModelSpec().perturbation == 0

@@ -15,7 +15,7 @@ from hamflow.score.discrepancy import MOST_STEPS, average_weights
 from hamflow.score.estimators.partition import equal_cells
 
 EVERY = ["binned", "critic", "features", "neighbours"]
-FAST = {"critic": {"critic_steps": 150, "critic_batch": 128}}
+FAST = {"critic": {"training": {"train_kimg": 19.2, "batch": 128}}}
 TOYS = [(1.0, 0.5), (0.8, 2.0), (1.2, 0.0), (1.0, -1.0)]  # (s, a): soft, stiff, free, unstable
 TIMES = (0.2, 0.4, 0.6)
 
@@ -161,7 +161,7 @@ def test_right_score_has_no_discrepancy(plane, estimator):
         ("binned", 0.0, {"bins": 1000}),
         ("neighbours", 0.0, {}),
         ("features", 0.05, {}),
-        ("critic", 0.2, {"critic_steps": 600, "critic_batch": 128}),
+        ("critic", 0.2, {"training": {"train_kimg": 76.8, "batch": 128}}),
     ],
 )
 def test_zero_force_gives_the_fisher_information_of_the_smoothed_data(plane, estimator, slack, options):
@@ -249,7 +249,7 @@ def test_cells_have_equal_counts(rng, dimension):
 def test_critic_works_on_images_and_sees_a_wrong_force(rng):
     x = torch.from_numpy(rng.standard_normal((300, 1, 4, 4))).float()
     unet = {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
-    options = {"critic": unet, "critic_steps": 25, "critic_batch": 32, "learning_rate": 1e-2, "steps": 4}
+    options = {"critic": unet, "training": {"train_kimg": 0.8, "batch": 32, "learning_rate": 1e-2}, "steps": 4}
     wrong, right = (hamiltonian_score_discrepancy(lambda y, t, a=a: -a * y, x, (0.3, 0.6), **options) for a in (0.0, 1.0))
     assert wrong.average > 5 * wrong.average_standard_error
     assert wrong.average <= 16 * float(GaussianToy(1.0, 0.0).discrepancy(0.6))
@@ -275,7 +275,7 @@ def test_what_cannot_be_estimated_is_refused(rng):
         (calm, (), {}, ConfigurationError, "increasing"),
         (calm, (0.1, 0.5), {"estimator": "bind"}, ConfigurationError, "binned"),
         (calm, (0.1, 0.5), {"estimator": "binned", "bin": 3}, ConfigurationError, "bins"),
-        (calm, (0.1, 0.5), {"estimator": "critic", "critic_steps": 0}, ConfigurationError, "critic_steps"),
+        (calm, (0.1, 0.5), {"estimator": "critic", "training": {"train_kimg": 0}}, ConfigurationError, "train_kimg"),
         (calm, (0.1, 0.5), {"steps": 0}, ConfigurationError, "steps"),
         (lambda y, t: y[:, :1], (0.1, 0.5), {}, ConfigurationError, "shape"),
         (lambda y, t: 1e200 * y**3, (0.1, 0.5), {}, DivergenceError, "trajectories left the finite numbers"),

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from hamflow import networks
 from hamflow.dynamics import simulate
 from hamflow.laws.gaussian_toy import GaussianToy
 from hamflow.networks.small import Small
 from hamflow.score import denoising, explicit, gain, hamiltonian, implicit, sliced
-from hamflow.score.fields import ScoreField, build_network
+from hamflow.score.fields import ScoreField
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
 WEIGHTS = torch.from_numpy(WEIGHTS / WEIGHTS.sum())
@@ -109,7 +110,7 @@ def test_hamiltonian_objective_attains_the_discrepancy_at_the_optimal_predictor(
 
 @pytest.mark.parametrize(("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.1, 1.0), (1.0, -1.0, 0.6)])
 def test_gradient_with_the_optimal_predictor_is_that_of_the_closed_form(s, a, t):
-    """Envelope theorem (SPEC 1.5): through the integrator and the predictor's input, the predictor itself
+    """Envelope theorem (theory 2.8): through the integrator and the predictor's input, the predictor itself
     held fixed."""
     stiffness = torch.tensor(a, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(GaussianToy(s, stiffness).discrepancy(t), stiffness)
@@ -129,7 +130,7 @@ def test_gradient_with_the_optimal_predictor_is_that_of_the_closed_form(s, a, t)
 
 
 def test_detaching_the_position_loses_part_of_the_gradient():
-    """The part through V's input is of relative order t^2 (SPEC 1.5): the test above could not pass without
+    """The part through V's input is of relative order t^2 (theory 2.8): the test above could not pass without
     it."""
     s, a, t = 1.0, 0.5, 0.5
     stiffness = torch.tensor(a, dtype=torch.float64, requires_grad=True)
@@ -199,7 +200,7 @@ def test_denoising_gradient_drowns_as_sigma_goes_to_zero(sigma):
 
 
 def test_objectives_touch_no_global_generator_and_work_on_images(rng):
-    network = build_network(
+    network = networks.build(
         {"kind": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}, (1, 4, 4), seed=0
     )
     field, x = ScoreField(network), normal(rng, 3, 1, 4, 4).float()

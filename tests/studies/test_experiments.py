@@ -14,9 +14,9 @@ from hamflow.studies import about, figure, gradients, names, run
 from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "small", "width": 32, "depth": 2}
-QUICK = {"steps": 20, "batch": 64}
+QUICK = {"train_kimg": 1.28, "batch": 64}
 TINY = {
-    "mixture": {"network": NET, "critic": NET, "hamiltonian": QUICK, "evaluation": 500, "grid": 9},
+    "mixture": {"network": NET, "hamiltonian": {"critic": NET}, "training": QUICK, "evaluation": 500, "grid": 9},
     "scatter": {"networks": 12, "data": 4000, "samples": 1500, "times": 3, "evaluation": 4000, "options": {"features": 64}},
     "taylor": {
         "network": NET,
@@ -25,17 +25,23 @@ TINY = {
         "estimators": {"features": {}},
         "mixture": {"weights": [1.0], "means": [[0.0, 0.0]], "sds": [1.0]},
     },
-    "gradients": {"network": NET, "samples": 1024, "critic": NET, "critic_samples": 4000, "critic_steps": 200},
+    "gradients": {
+        "network": NET,
+        "samples": 1024,
+        "critic": NET,
+        "critic_samples": 4000,
+        "critic_training": {"train_kimg": 51.2},
+    },
     "comparison": {
         "network": NET,
-        "critic": NET,
-        "hamiltonian": QUICK,
+        "hamiltonian": {"critic": NET},
+        "training": QUICK,
         "seeds": 2,
         "sigmas": [0.3],
         "samples": 600,
         "times": 2,
         "evaluation": 500,
-        "forms": {"scaled": {}},
+        "forms": {"scaled": {"critic_steps": 3}},
         "costs": {"hsm@form=scaled": 5, "dsm": 1, "ism": 2, "ism@hutchinson": 1.5, "ssm": 1.5},
     },
     "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
@@ -103,7 +109,7 @@ def test_comparison_has_every_method_at_both_budgets(results):
         assert row["score_error"]["mean"] == pytest.approx(np.mean(errors))
         assert row["score_error"]["std"] == pytest.approx(np.std(errors, ddof=1))
     for method, updates in [("hsm@form=scaled", 20), ("dsm@sigma=0.3", 100), ("ism", 50), ("ism@hutchinson", 67), ("ssm", 67)]:
-        assert rows[method, "steps"]["steps"] == QUICK["steps"] == 20
+        assert rows[method, "steps"]["steps"] == 20
         assert rows[method, "time"]["steps"] == updates  # 20 updates at a cost of 5 fill the time
         assert rows[method, "time"]["time"] == pytest.approx(1, abs=0.01)
     assert content["training"]["cpu_milliseconds_an_update"].keys() == {method for method, _ in rows}

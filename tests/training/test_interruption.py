@@ -13,9 +13,11 @@ import pytest
 
 from hamflow import config
 from hamflow.files import canonical_json, load_tensors
-from hamflow.training import loop, train
+from hamflow.tracking import JsonlLog
+from hamflow.training import fit
+from hamflow.training.folder import STATE
 from hamflow.training.interruption import Interrupted, Termination
-from hamflow.training.state import STATE
+from hamflow.verbs._training import train
 
 
 @pytest.fixture
@@ -28,15 +30,15 @@ def spec(tiny_config):
 
 def terminate_in(monkeypatch, steps):
     """Send SIGTERM to this process within the given steps."""
-    advance = loop._Run.advance
+    step = fit._Fitting.step
 
-    def interrupted(run):
-        if run.step in steps:
+    def interrupted(fitting):
+        if fitting.state.step in steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return advance(run)
+        step(fitting)
 
-    monkeypatch.setattr(loop._Run, "advance", interrupted)
-    return advance
+    monkeypatch.setattr(fit._Fitting, "step", interrupted)
+    return step
 
 
 def saved_step(output):
@@ -47,24 +49,24 @@ def test_the_step_under_way_is_finished_and_saved_and_a_later_call_ends_with_the
     spec, prepared, tmp_path, monkeypatch
 ):
     whole = train(spec, prepared / "checkerboard", 0, tmp_path / "whole", "cpu")
-    advance = terminate_in(monkeypatch, {3, 11})
+    whole_step = terminate_in(monkeypatch, {3, 11})
     for step in (4, 12):
         with pytest.raises(Interrupted, match=f"state saved at {step * 0.256:g} kimg; run the same command again"):
             train(spec, prepared / "checkerboard", 0, tmp_path / "broken", "cpu")
         assert saved_step(tmp_path / "broken") == step
     assert not (tmp_path / "broken/model.safetensors").exists()
-    monkeypatch.setattr(loop._Run, "advance", advance)
+    monkeypatch.setattr(fit._Fitting, "step", whole_step)
     broken = train(spec, prepared / "checkerboard", 0, tmp_path / "broken", "cpu")
     assert broken.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "broken/state").exists()
 
 
 def test_a_signal_before_the_first_step_saves_a_state_that_resumes(spec, prepared, tmp_path, monkeypatch):
-    announce = loop._Run._announce
-    monkeypatch.setattr(loop._Run, "_announce", lambda run: os.kill(os.getpid(), signal.SIGTERM))
+    restart = JsonlLog.restart
+    monkeypatch.setattr(JsonlLog, "restart", lambda log, records: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="saved at 0 kimg"):
         train(spec, prepared / "checkerboard", 0, tmp_path / "early", "cpu")
-    monkeypatch.setattr(loop._Run, "_announce", announce)
+    monkeypatch.setattr(JsonlLog, "restart", restart)
     early = train(spec, prepared / "checkerboard", 0, tmp_path / "early", "cpu")
     assert early.read_bytes() == train(spec, prepared / "checkerboard", 0, tmp_path / "whole", "cpu").read_bytes()
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from hamflow import config, data, models
+from hamflow import cli, config, data, methods
 from hamflow.errors import CheckpointError, DivergenceError
-from hamflow.files import load_tensors, read_json
+from hamflow.files import canonical_json, load_tensors, read_json
+from hamflow.methods.velocity import VelocityObjective
 from hamflow.tracking import read_jsonl
-from hamflow.training import loop, train
-from hamflow.training.state import STATE
+from hamflow.training import fit
+from hamflow.training.folder import STATE
+from hamflow.verbs._training import train
 
 
 def spec_of(tiny_config, dataset="digits", method="oscillation", **training):
@@ -47,16 +49,16 @@ class Interrupted(Exception):
 
 
 def interrupt_at(monkeypatch, stop):
-    """Make the loop fail when it begins step `stop`; returns the whole `advance`."""
-    advance = loop._Run.advance
+    """Make the loop fail when it begins step `stop`; returns the whole method."""
+    step = fit._Fitting.step
 
-    def interrupted(run):
-        if run.step == stop:
+    def interrupted(fitting):
+        if fitting.state.step == stop:
             raise Interrupted
-        return advance(run)
+        step(fitting)
 
-    monkeypatch.setattr(loop._Run, "advance", interrupted)
-    return advance
+    monkeypatch.setattr(fit._Fitting, "step", interrupted)
+    return step
 
 
 @pytest.mark.parametrize("method", ["edm", "reflection"])
@@ -65,10 +67,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_config, prepared, tmp
     spec = spec_of(tiny_config, method=method, microbatch=24, state_kimg=0.192, report_kimg=0.256)
     whole = train(spec, prepared / "digits", 3, tmp_path / "whole", "cpu")
     for stop in (5, 11):
-        advance = interrupt_at(monkeypatch, stop)
+        step = interrupt_at(monkeypatch, stop)
         with pytest.raises(Interrupted):
             train(spec, prepared / "digits", 3, tmp_path / "broken", "cpu")
-        monkeypatch.setattr(loop._Run, "advance", advance)
+        monkeypatch.setattr(fit._Fitting, "step", step)
     assert not (tmp_path / "broken" / "model.safetensors").exists()
     broken = train(spec, prepared / "digits", 3, tmp_path / "broken", "cpu")
     assert broken.read_bytes() == whole.read_bytes()
@@ -85,14 +87,21 @@ def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, p
     assert {"git_commit", "git_dirty", "host", "wall_seconds"} == read_json(path.parent / "run.json").keys()
 
 
-def test_sigkill_at_ten_random_instants_changes_no_byte(tiny_config, prepared, tmp_path):
-    """A process that is killed again and again, wherever it happens to be, ends with the weights of an undisturbed one."""
-    spec = spec_of(tiny_config, "checkerboard", "oscillation", train_kimg=150, state_kimg=0.512, report_kimg=0.512)
+KINDS = {"velocity": {"train_kimg": 150}, "hsm": {"train_kimg": 40}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sigkill_at_ten_random_instants_changes_no_byte(kind, tiny_config, prepared, tmp_path, monkeypatch):
+    """`hamflow train`, killed again and again, wherever it happens to be, ends with the weights of an undisturbed run."""
+    spec = spec_of(tiny_config, "checkerboard", "oscillation", state_kimg=0.512, report_kimg=0.512, **KINDS[kind])
+    if kind == "hsm":
+        spec |= {"kind": kind, "options": {}, "network": {"kind": "small", "width": 32, "depth": 2}}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
     def start(name):
-        process = multiprocessing.get_context("fork").Process(
-            target=train, args=(spec, prepared / "checkerboard", 0, tmp_path / name, "cpu")
-        )
+        words = ["train", "--spec", canonical_json(spec), "--data", str(prepared / "checkerboard"), "--device", "cpu"]
+        words += ["--output", str(tmp_path / name)]
+        process = multiprocessing.get_context("fork").Process(target=cli.main, args=(words,))
         process.start()
         return process
 
@@ -147,10 +156,11 @@ def test_training_touches_no_global_generator(tiny_config, prepared, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_state(tiny_config, prepared, tmp_path, monkeypatch):
     spec = spec_of(tiny_config, train_kimg=1, state_kimg=0.128)
-    loss = loop._Run._loss
-    monkeypatch.setattr(loop._Run, "_loss", lambda run, *a: loss(run, *a) * (float("nan") if run.step == 5 else 1))
+    losses = VelocityObjective.losses
+    spoilt = lambda objective, turn, batch: losses(objective, turn, batch) * (float("nan") if batch.step == 5 else 1)  # noqa: E731
+    monkeypatch.setattr(VelocityObjective, "losses", spoilt)
     with pytest.raises(
-        DivergenceError, match=r"'oscillation' on 'digits' met loss nan .*step 5 .*times .*to[\s\S]*state.safetensors"
+        DivergenceError, match=r"digits/oscillation.* met loss nan .*'velocity' of step 5 [\s\S]*state.safetensors"
     ):
         train(spec, prepared / "digits", 0, tmp_path, "cpu")
     assert not (tmp_path / "model.safetensors").exists()
@@ -158,10 +168,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_state(tiny_c
 
 
 def test_a_run_of_another_configuration_does_not_resume_from_this_one(tiny_config, prepared, tmp_path, monkeypatch):
-    advance = interrupt_at(monkeypatch, 8)
+    step = interrupt_at(monkeypatch, 8)
     with pytest.raises(Interrupted):
         train(spec_of(tiny_config), prepared / "digits", 0, tmp_path / "x", "cpu")
-    monkeypatch.setattr(loop._Run, "advance", advance)
+    monkeypatch.setattr(fit._Fitting, "step", step)
     other = spec_of(tiny_config, learning_rate=1e-3)
     mixed = train(other, prepared / "digits", 0, tmp_path / "x", "cpu")
     alone = train(other, prepared / "digits", 0, tmp_path / "y", "cpu")
@@ -189,7 +199,7 @@ def test_the_loss_falls_below_that_of_the_best_linear_velocity(tiny_config, prep
 
 def test_a_class_conditional_model_uses_its_labels(tiny_config, prepared, tmp_path):
     spec = spec_of(tiny_config, train_kimg=2, learning_rate=5e-3) | {"conditional": True}
-    model = models.load(train(spec, prepared / "digits", 0, tmp_path, "cpu"))
+    model = methods.load(train(spec, prepared / "digits", 0, tmp_path, "cpu"))
     assert model.classes == 10
     x, t = torch.zeros(10, *model.shape), model.flow.horizon / 2
     out = model.velocity(x, t, torch.arange(10))
@@ -198,10 +208,11 @@ def test_a_class_conditional_model_uses_its_labels(tiny_config, prepared, tmp_pa
 
 def test_the_checkpoint_describes_itself(tiny_config, prepared, tmp_path):
     path = train(spec_of(tiny_config, train_kimg=0.128), prepared / "digits", 7, tmp_path, "cpu")
-    metadata = models.load(path).metadata
+    metadata = methods.load(path).metadata
     dataset = data.load(prepared / "digits")
     assert metadata["data_sha256"] == dataset.sha256
-    assert metadata["resolved"]["flow"] == {"name": "oscillation", "alpha": 1 / dataset.sigma_data}
+    assert metadata["facts"]["sigma_data"] == dataset.sigma_data
+    assert methods.load(path).flow.options == {"alpha": 1 / dataset.sigma_data}
     assert (metadata["seed"], metadata["kimg"]) == (7, 0.128)
 
 
@@ -211,6 +222,6 @@ def test_a_checkpoint_that_is_truncated_or_altered_is_refused(tiny_config, prepa
     for cut in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(CheckpointError, match="not a complete checkpoint"):
-            models.load(path)
+            methods.load(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        models.load(tmp_path / "absent.safetensors")
+        methods.load(tmp_path / "absent.safetensors")

@@ -94,7 +94,7 @@ def test_a_class_conditional_model_draws_every_class_in_turn(chain, tmp_path):
     arguments = ["sample", *chain["job"], *settings, "--checkpoint", str(run / "model.safetensors")]
     assert cli.main([*arguments, "--output", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "heun-nfe3.npy").shape == (12, 8, 8, 1)
-    assert load_tensors(run / "model.safetensors")[1]["resolved"]["classes"] == 10
+    assert load_tensors(run / "model.safetensors")[1]["facts"]["classes"] == 10
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def names_used(wildcards):
     """The names that the parameters of a job hold: the objects of a registry that it may use."""
     entries = [config[f"{key}s"][wildcards[key]] for key in ("dataset", "method") if key in wildcards.keys()]
     entries += [config["networks"][entries[0]["network"]]] if entries else []
-    return frozenset(names_in(entries))
+    kinds = {entry.get("kind", "velocity") for entry in entries if "label" in entry}
+    return frozenset(names_in(entries)) | kinds
 
 
 def features_of(dataset):

@@ -179,7 +179,7 @@ def _split(
     """The rows shuffled, those for training first; as they are where nothing is held out."""
     if test is None:
         return array, labels, {"train": len(array), "test": 0}
-    order = draws.generator(0, "split").permutation(len(array))
+    order = draws.generator(0, "split", "order").permutation(len(array))
     order = order[np.argsort(test[order], kind="stable")]
     held = int(test.sum())
     return array[order], None if labels is None else labels[order], {"train": len(array) - held, "test": held}

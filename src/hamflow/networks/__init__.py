@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
+from hamflow import draws
 from hamflow.errors import ConfigurationError
 from hamflow.networks.base import NETWORKS
 from hamflow.networks.mlp import MLP
@@ -19,17 +21,20 @@ def names() -> list[str]:
     return NETWORKS.names()
 
 
-def build(spec: Mapping[str, Any], shape: tuple[int, ...], classes: int = 0) -> nn.Module:
-    """The network of a parameter entry {kind, ...}.
+def build(spec: Mapping[str, Any], shape: tuple[int, ...], classes: int = 0, seed: int = 0, part: str = "network") -> nn.Module:
+    """The network of a parameter entry {kind, ...}, with initial weights of its own for each (seed, part).
 
     Args:
         shape: of one sample, (D,) for points or (C, H, W) for images.
         classes: number of class labels, 0 for an unconditional network.
+        seed, part: name the stream of the initial weights.
     Raises:
         ConfigurationError: a kind that does not fit the data, an unknown kind or option.
     """
     check(spec, shape)
-    return NETWORKS.build(spec["kind"], shape=shape, classes=classes, **_options(spec))
+    with draws.seeded("cpu", seed, "weights", part):
+        network = NETWORKS.build(spec["kind"], shape=shape, classes=classes, **_options(spec))
+    return network.to(memory_format=torch.channels_last) if len(shape) == 3 else network
 
 
 def check(spec: Mapping[str, Any], shape: tuple[int, ...], where: str = "network") -> None:

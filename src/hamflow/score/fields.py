@@ -1,11 +1,7 @@
 """Networks as score fields and as velocity predictors."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
-from hamflow import draws, networks
 from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, nearest
@@ -13,21 +9,16 @@ from hamflow.errors import ConfigurationError, nearest
 FORMS = ("plain", "scaled", "residual")
 
 
-def build_network(spec: Mapping[str, Any], shape: tuple[int, ...], seed: int) -> nn.Module:
-    """The network of a parameter entry {kind, ...}, its weights a function of the seed; the global generator is restored."""
-    with draws.seeded("cpu", seed, "weights of a field"):
-        return networks.build(spec, shape)
-
-
 class ScoreField(nn.Module):
     """s(x) = network(x / spread) / spread, a force without time dependence.
 
-    Args: network: forward(x, noise_label), shaped as x. spread: root mean square of the data, data units.
+    Args:
+        network: forward(x, noise_label), shaped as x. spread: root mean square of the data, data units. shape: of one sample.
     """
 
-    def __init__(self, network: nn.Module, spread: float = 1.0):
+    def __init__(self, network: nn.Module, spread: float = 1.0, shape: tuple[int, ...] = ()):
         super().__init__()
-        self.network, self.spread = network, float(spread)
+        self.network, self.spread, self.shape = network, float(spread), tuple(shape)
 
     def forward(self, x: Tensor, t: float | Tensor = 0.0) -> Tensor:
         """[N, *dims] -> [N, *dims], data units^-1."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamflow.draws import generator
 from hamflow.dynamics import simulate
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, DivergenceError
@@ -119,7 +120,7 @@ def _fitted_gains(x: Tensor, v: Tensor) -> np.ndarray:
     """2 V . v - |V|^2 of a predictor fitted to these very pairs: its optimism is the same for two integrations, so not in their
     difference. The penalty is negligible for far more rows than features, and as large as an eigenvalue for fewer."""
     x, v = x.flatten(1).double(), v.flatten(1).double()
-    phi = feature_map(x, FEATURES, np.random.default_rng(0), linear=x.shape[1] <= HIGHEST_LINEAR)
+    phi = feature_map(x, FEATURES, generator(0, "integration", "features"), linear=x.shape[1] <= HIGHEST_LINEAR)
     gram, cross = moments(phi, x, v)
     penalty = gram.diagonal().sum() / len(x)
     weights = torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), cross)

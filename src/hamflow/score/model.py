@@ -116,7 +116,7 @@ def score_discrepancy(
 
 
 def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: int = 1024) -> Force:
-    """The score at noise level sigma that a `hamflow.models.Model` implies, as a force on samples of the smoothed data.
+    """The score at noise level sigma that a `hamflow.methods.Generator` implies, as a force on samples of the smoothed data.
 
     By Tweedie's formula (D(x; sigma) - x) / sigma^2; where the flow's space has walls, so has the force.
 
@@ -145,7 +145,7 @@ def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: An
     from hamflow.studies.base import read
 
     spec = read(ModelSpec, settings)
-    perturb(model.network, spec.perturbation, spec.seed)
+    perturb(model.module, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
     x, label = dataset.batch(np.sort(picked))

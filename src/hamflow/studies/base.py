@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from hamflow import draws
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.laws.mixtures import GaussianMixture
-from hamflow.score.fields import ScoreField, build_network
+from hamflow.methods.base import Facts, Method
+from hamflow.registry import Fraction, NotNegative, Positive
+from hamflow.training.fit import Samples, fitted
+from hamflow.training.plan import Training
 
 S = TypeVar("S")
 
@@ -40,10 +43,18 @@ class Common:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"`mixture` is no law: {error}") from error
 
-    def score_field(self, seed: int) -> ScoreField:
-        """A new score network at the spread of the data."""
+    def facts(self) -> Facts:
+        """What a method is told of the data."""
         law = self.law()
-        return ScoreField(build_network(self.network, (law.dimension,), seed), spread_of(law))
+        reach = float((law.means.abs() + 10 * law.sds).max())
+        return Facts(
+            name="mixture",
+            shape=(law.dimension,),
+            classes=0,
+            sigma_data=spread_of(law),
+            box=(-reach, reach),
+            network=self.network,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -57,6 +68,27 @@ def read(kind: type[S], values: Mapping[str, Any]) -> S:
         if key not in known:
             raise ConfigurationError(f"this experiment has no key '{key}'", fix=nearest(key, known))
     return kind(**values)
+
+
+class ScoreTraining(Training, kw_only=True, frozen=True):
+    """How a score is trained that has no critic."""
+
+    train_kimg: Positive = 512.0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    ema_halflife_kimg: NotNegative = 18.0
+    ema_rampup: Positive = 0.07
+
+
+def train_score(spec: Common, method: Method, plan: Training, seed: int, data: Tensor | None = None) -> Any:
+    """The trained generator of a method on fresh samples of the mixture, or on given data [N, D]; a function of the seed."""
+    if data is None:
+        data = samples_of_training(spec.law(), plan, seed)
+    return method.generator(fitted(method.objective(spec.facts(), {}, seed), Samples(data.float()), plan, seed))
+
+
+def samples_of_training(law: GaussianMixture, plan: Training, seed: int) -> Tensor:
+    """So many samples that a training meets each of them once."""
+    return law.sample(plan.steps * plan.batch, draws.generator(seed, "study", "training"))
 
 
 def spread_of(law: GaussianMixture) -> float:

@@ -2,21 +2,24 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replace_plan
 from torch import nn
 
 from hamflow.errors import ConfigurationError
 from hamflow.files import write_text
+from hamflow.methods.base import Method
+from hamflow.methods.score_matching import ScoreMatching
+from hamflow.registry import convert
 from hamflow.report import style
-from hamflow.score import direct
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
-from hamflow.score.settings import HamiltonianSettings
 from hamflow.studies import base, mixture
+from hamflow.training.plan import Training
 
 Train = Callable[[int, int], nn.Module]  # (updates, seed) -> the trained score
 
@@ -25,24 +28,26 @@ Train = Callable[[int, int], nn.Module]  # (updates, seed) -> the trained score
 COSTS = {"hsm@form=scaled": 13.6, "hsm@form=residual": 8.1, "dsm": 1.0, "ism": 2.4, "ism@hutchinson": 1.7, "ssm": 1.75}
 
 
+SLOWER_SCORE = {"learning_rate": 1e-3, "players": {"critic": {"learning_rate": 3e-3}}}
+
+
 @dataclass(frozen=True)
 class Spec(mixture.Spec):
     """Besides the keys of the experiment `mixture`, which are those of Hamiltonian score matching:
     seeds: how many runs;
-    forms: {form of the velocity predictor: settings beside `hamiltonian`}, a method each;
-    sigmas: of denoising; learning_rate: of the methods without critic; batch: of all;
+    forms: {form of the velocity predictor: settings beside `hamiltonian`, and `training`}, a method each;
+    sigmas: of denoising; direct: training of the methods without critic, but for its length and its batch;
     costs: {method: time of an update}, any unit, `dsm` for denoising at every sigma; at equal time each method has so many
-        updates as take the time of `hamiltonian.steps` updates of the first form;
+        updates as take the time of `training` has of the first form;
     horizon, times, samples: of the discrepancy that is reported."""
 
     seeds: int = 5
-    hamiltonian: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 512})
     forms: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {"scaled": {}, "residual": {"critic_steps": 1, "learning_rate": 3e-3}}
+        default_factory=lambda: {"scaled": {"critic_steps": 3, "training": SLOWER_SCORE}, "residual": {}}
     )
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.3)
-    learning_rate: float = 3e-3
-    batch: int = 256
+    direct: dict[str, Any] = field(default_factory=lambda: {"learning_rate": 3e-3})
     costs: dict[str, float] = field(default_factory=lambda: dict(COSTS))
     horizon: float = 0.6
     times: int = 6
@@ -53,7 +58,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """A row for each (method, budget): exact score error and discrepancy, mean and standard deviation over
     the seeds."""
     spec = base.read(Spec, values)
-    steps = HamiltonianSettings.from_mapping(spec.hamiltonian).steps
+    steps = spec.plan().steps
     methods = _methods(spec)
     costs = {name: _cost(spec, name) for name in methods}
     budget = steps * next(iter(costs.values()))
@@ -77,13 +82,18 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _methods(spec: Spec) -> dict[str, Train]:
-    methods: dict[str, Train] = {
-        f"hsm@form={form}": partial(_hamiltonian, replace(spec, form=form, hamiltonian={**spec.hamiltonian, **settings}))
-        for form, settings in spec.forms.items()
-    }
-    losses = {f"dsm@sigma={sigma:g}": direct.denoising(sigma) for sigma in spec.sigmas}
-    losses |= {"ism": direct.implicit, "ism@hutchinson": direct.hutchinson, "ssm": direct.sliced}
-    return methods | {name: partial(_direct, spec, loss) for name, loss in losses.items()}
+    methods: dict[str, Train] = {}
+    for form, settings in spec.forms.items():
+        own = {key: value for key, value in settings.items() if key != "training"}
+        plan = convert(mixture.MatchingTraining, spec.training | settings.get("training", {}), f"forms.{form}.training")
+        method = convert(mixture.Matching, spec.hamiltonian | own | {"form": form}, f"forms.{form}")
+        methods[f"hsm@form={form}"] = partial(_train, spec, method, plan)
+    batch = {"batch": spec.plan().batch}
+    direct = convert(base.ScoreTraining, spec.direct | batch, "direct")
+    scores = {f"dsm@sigma={sigma:g}": ScoreMatching(sigma=sigma) for sigma in spec.sigmas}
+    scores |= {"ism": ScoreMatching(loss="implicit"), "ism@hutchinson": ScoreMatching(loss="hutchinson")}
+    scores["ssm"] = ScoreMatching(loss="sliced")
+    return methods | {name: partial(_train, spec, method, direct) for name, method in scores.items()}
 
 
 def _cost(spec: Spec, name: str) -> float:
@@ -97,15 +107,8 @@ def _cost(spec: Spec, name: str) -> float:
     return spec.costs[key]
 
 
-def _hamiltonian(spec: Spec, updates: int, seed: int) -> nn.Module:
-    training = mixture.learner(replace(spec, hamiltonian={**spec.hamiltonian, "steps": updates}), seed)
-    training.train()
-    return training.average["force"]
-
-
-def _direct(spec: Spec, loss: direct.Loss, updates: int, seed: int) -> nn.Module:
-    settings = direct.DirectSettings(updates, spec.batch, spec.learning_rate)
-    return direct.train_directly(spec.score_field(2 * seed), loss, spec.law().sample, settings, seed)
+def _train(spec: Spec, method: Method, plan: Training, updates: int, seed: int) -> nn.Module:
+    return base.train_score(spec, method, replace_plan(plan, train_kimg=updates * plan.batch / 1000), seed).module
 
 
 def _run(spec: Spec, train: Train, updates: int, seed: int, seconds: list[float]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hamflow import draws
+from hamflow import draws, networks
+from hamflow.methods.score_matching import ScoreMatching
+from hamflow.registry import convert
 from hamflow.report import style
 from hamflow.score import objectives
-from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import trajectories
-from hamflow.score.estimators.critic import fit_critic
-from hamflow.score.fields import VelocityPredictor, build_network
+from hamflow.score.estimators.critic import CriticTraining, fit_critic
+from hamflow.score.fields import VelocityPredictor
 from hamflow.studies import base
 
 PAIRS = 512  # samples whose gradients are multiplied with each other
@@ -26,26 +27,26 @@ class Spec(base.Common):
     """Besides the common keys: training_sigma, training: how the score at which gradients are taken was
     trained;
     sigmas: of denoising; time: t of Hamiltonian score matching; integration_steps; samples: gradients;
-    critic, critic_samples, critic_steps: of the near-optimal velocity predictor."""
+    critic, critic_samples, critic_training: of the near-optimal velocity predictor."""
 
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 32, "depth": 2})
     training_sigma: float = 0.3
-    training: dict[str, Any] = field(default_factory=lambda: {"steps": 100, "learning_rate": 3e-3})
+    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 25.6, "learning_rate": 3e-3})
     sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
     time: float = 0.2
     integration_steps: int = 3
     samples: int = 8192
     critic: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
     critic_samples: int = 40_000
-    critic_steps: int = 2000
+    critic_training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 512})
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Per-sample gradients of the same network at the same weights, in the scale of L_esm (HSM divided by 2
     t^2)."""
     spec = base.read(Spec, values)
-    law, settings = spec.law(), DirectSettings(**spec.training)
-    score = train_directly(spec.score_field(spec.seed), denoising(spec.training_sigma), law.sample, settings, spec.seed)
+    law, plan = spec.law(), convert(base.ScoreTraining, spec.training, "training")
+    score = base.train_score(spec, ScoreMatching(sigma=spec.training_sigma), plan, spec.seed).module
     critic = near_optimal_critic(spec, score)
     x = base.samples_of_discrepancy(law, spec.samples, spec.seed).float()
     noise = draws.normal_like(draws.generator(spec.seed, "gradients", "noise"), x)
@@ -70,11 +71,11 @@ def near_optimal_critic(spec: Spec, score: nn.Module) -> nn.Module:
     v = draws.normal_like(rng, x)
     times = np.array([spec.time])
     pushed = trajectories(score, torch.cat([x, x]), torch.cat([v, -v]), times, spec.integration_steps)
-    network = build_network(spec.critic, (law.dimension,), spec.seed + 1)
+    network = networks.build(spec.critic, (law.dimension,), 0, spec.seed, "critic of gradients")
     critic = VelocityPredictor(network, "scaled", spec.time, base.spread_of(law))
     units = np.arange(spec.critic_samples)
-    fitted = fit_critic(critic, *pushed, times, units, rng, score, spec.critic_steps, 256, 3e-3)
-    return fitted.requires_grad_(False)
+    plan = convert(CriticTraining, spec.critic_training, "critic_training")
+    return fit_critic(critic, *pushed, times, units, score, plan, spec.seed).requires_grad_(False)
 
 
 def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int = 1024) -> dict[str, Any]:

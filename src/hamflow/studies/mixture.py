@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import field as default
+from msgspec import to_builtins
 
+from hamflow.methods.hsm import Form, HamiltonianObjective, HamiltonianScoreMatching
+from hamflow.registry import Count, Fraction, NotNegative, Positive, convert
 from hamflow.report import style
-from hamflow.score.fields import VelocityPredictor, build_network
-from hamflow.score.settings import HamiltonianSettings
-from hamflow.score.training import HamiltonianScoreMatching
 from hamflow.studies import base
+from hamflow.training.fit import Samples, fit
+from hamflow.training.plan import Training
+from hamflow.training.state import State
 
 DENSITY_GRID = 81  # of the picture of the density
 REPORTS = 20  # points of the learning curve
@@ -21,56 +25,71 @@ MARGIN = 2.5  # of the picture beyond the outermost means, in their standard dev
 NEGLIGIBLE = 1e-3  # of the largest density: where there are no data a score is not learned, and not drawn
 
 
+class Matching(HamiltonianScoreMatching, kw_only=True, frozen=True):
+    """The target of the residual form hardly moves, so that one critic update for each of the score is enough."""
+
+    form: Form = "residual"
+    critic_steps: Count = 1
+    critic: dict[str, Any] = default(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
+
+
+class MatchingTraining(Training, kw_only=True, frozen=True):
+    """How the two players are trained."""
+
+    train_kimg: Positive = 1024.0
+    learning_rate: Positive = 3e-3
+    betas: tuple[Fraction, Fraction] = (0.5, 0.999)
+    ema_halflife_kimg: NotNegative = 18.0
+    ema_rampup: Positive = 0.07
+
+
 @dataclass(frozen=True)
 class Spec(base.Common):
-    """Besides the common keys: critic: network of the velocity predictor; form: see `VelocityPredictor`;
-    hamiltonian: settings of `HamiltonianSettings` that differ from its defaults; grid: arrows along a
-        side."""
+    """Besides the common keys: hamiltonian: what differs from `Matching`; training: what differs from
+    `MatchingTraining`; grid: arrows along a side."""
 
-    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
-    form: str = "residual"  # its target hardly moves, so that one critic update for each of the score is enough
-    hamiltonian: dict[str, Any] = field(default_factory=lambda: {"steps": 4000, "critic_steps": 1, "learning_rate": 3e-3})
+    hamiltonian: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     grid: int = 25
+
+    def method(self) -> Matching:
+        """The method with all its options."""
+        return convert(Matching, self.hamiltonian, "hamiltonian")
+
+    def plan(self) -> MatchingTraining:
+        """The training with all its settings."""
+        return convert(MatchingTraining, self.training, "training")
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train, and tabulate the fields on a square grid."""
     spec = base.read(Spec, values)
-    training = learner(spec, spec.seed)
-    began, curve = time.process_time(), []
-
-    def report(line: dict[str, Any]) -> None:
-        if line["step"] * REPORTS // training.settings.steps > (line["step"] - 1) * REPORTS // training.settings.steps:
-            error = base.score_error(spec.law(), training.average["force"], spec.evaluation, spec.seed)[0]
-            curve.append({"step": line["step"], "score_error": error, "gain": line["gain"]})
-
-    training.train(report=report)
+    law, method, plan = spec.law(), spec.method(), spec.plan()
+    objective = method.objective(spec.facts(), {}, spec.seed)
+    rows = Samples(base.samples_of_training(law, plan, spec.seed).float())
+    state, began, curve = State(objective, plan), time.process_time(), []
+    for _ in fit(objective, rows, plan, spec.seed, state):
+        if state.step * REPORTS // plan.steps > (state.step - 1) * REPORTS // plan.steps:
+            error = base.score_error(law, state.averaged.force, spec.evaluation, spec.seed)[0]
+            curve.append({"step": state.step, "score_error": error})
     seconds = time.process_time() - began
-    error, standard_error = base.score_error(spec.law(), training.average["force"], spec.evaluation, spec.seed)
+    error, standard_error = base.score_error(law, state.averaged.force, spec.evaluation, spec.seed)
     return {
         "kind": "mixture",
         "spec": spec.as_dict(),
-        "settings": training.settings.as_dict(),
+        "settings": {"steps": plan.steps, "hamiltonian": to_builtins(method), "training": to_builtins(plan)},
         "score_error": error,
         "score_error_standard_error": standard_error,
-        "fisher_information": base.fisher_information(spec.law(), spec.evaluation, spec.seed),
+        "fisher_information": base.fisher_information(law, spec.evaluation, spec.seed),
         "n": spec.evaluation,
         "curve": curve,
-        "fields": fields_on_grid(spec, training),
+        "fields": fields_on_grid(spec, state.averaged),
         "training": {"cpu_seconds": seconds},
     }
 
 
-def learner(spec: Spec, seed: int) -> HamiltonianScoreMatching:
-    """The min-max of a specification, untrained; networks and draws are functions of the seed."""
-    law, settings = spec.law(), HamiltonianSettings.from_mapping(spec.hamiltonian)
-    network = build_network(spec.critic, (law.dimension,), 2 * seed + 1)
-    critic = VelocityPredictor(network, spec.form, settings.horizon, base.spread_of(law))
-    return HamiltonianScoreMatching(spec.score_field(2 * seed), critic, law.sample, settings, seed)
-
-
 @torch.no_grad()
-def fields_on_grid(spec: Spec, training: HamiltonianScoreMatching) -> dict[str, Any]:
+def fields_on_grid(spec: Spec, averaged: HamiltonianObjective) -> dict[str, Any]:
     """{axis [g], density [g, g], score, exact, predictor [g, g, 2], time}: row i is y = axis[i], column j x =
     axis[j].
 
@@ -79,9 +98,9 @@ def fields_on_grid(spec: Spec, training: HamiltonianScoreMatching) -> dict[str, 
     law = spec.law()
     axis, points = _square(law, spec.grid)
     fine, dense = _square(law, DENSITY_GRID)
-    like, horizon = next(training.force.parameters()), training.settings.horizon
-    force = training.average["force"]
-    predicted = training.average["critic"](points.to(like), torch.full((len(points),), horizon).to(like), force)
+    force, horizon = averaged.force, averaged.method.horizon
+    like = next(force.parameters())
+    predicted = averaged.critic(points.to(like), torch.full((len(points),), horizon).to(like), force)
     shape = (spec.grid, spec.grid, 2)
     return {
         "axis": base.plain(axis),
@@ -92,7 +111,7 @@ def fields_on_grid(spec: Spec, training: HamiltonianScoreMatching) -> dict[str, 
         "score": base.plain(base.in_double(force)(points).reshape(shape)),
         "predictor": base.plain(predicted.double().reshape(shape)),
         "time": horizon,
-        "predictor_rms": _rms_under_data(training, base.fresh_samples(law, spec.evaluation, spec.seed)),
+        "predictor_rms": _rms_under_data(averaged, base.fresh_samples(law, spec.evaluation, spec.seed)),
     }
 
 
@@ -104,11 +123,11 @@ def _square(law: Any, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return axis, torch.stack([x, y], dim=2).reshape(-1, 2)
 
 
-def _rms_under_data(training: HamiltonianScoreMatching, x: torch.Tensor) -> float:
+def _rms_under_data(averaged: HamiltonianObjective, x: torch.Tensor) -> float:
     """sqrt(E|V(x, T)|^2 / D) over the data; 1 would be the size of the velocities themselves."""
-    x = x.to(next(training.force.parameters()))
-    t = torch.full((len(x),), training.settings.horizon).to(x)
-    return float(training.average["critic"](x, t, training.average["force"]).square().mean().sqrt())
+    x = x.to(next(averaged.force.parameters()))
+    t = torch.full((len(x),), averaged.method.horizon).to(x)
+    return float(averaged.critic(x, t, averaged.force).square().mean().sqrt())
 
 
 def draw(result: dict[str, Any], output: Path) -> None:

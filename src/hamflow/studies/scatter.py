@@ -1,17 +1,16 @@
 """Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one
 epoch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hamflow import draws
+from hamflow.methods.score_matching import ScoreMatching
 from hamflow.report import style
-from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
-from hamflow.score.fields import ScoreField, build_network
 from hamflow.studies import base
 
 
@@ -63,19 +62,15 @@ def recipe(rng: np.random.Generator) -> dict[str, Any]:
 def _one(spec: Spec, index: int) -> dict[str, Any]:
     law, choice = spec.law(), recipe(draws.generator(spec.seed, "scatter", "recipe", index))
     data = law.sample(spec.data, draws.generator(spec.seed, "scatter", "data"))
-    network = build_network(
-        {"kind": "small", "width": choice["width"], "depth": choice["depth"]}, (law.dimension,), spec.seed + index
+    network = {"kind": "small", "width": choice["width"], "depth": choice["depth"]}
+    plan = base.ScoreTraining(  # one epoch: each sample once
+        train_kimg=spec.data / 1000,
+        batch=choice["batch"],
+        learning_rate=choice["learning_rate"],
+        ema_halflife_kimg=6.6 * choice["batch"] / 1000,
     )
-    order = draws.generator(spec.seed, "scatter", "order", index).permutation(spec.data)
-    batches = iter(np.array_split(order, -(-spec.data // choice["batch"])))
-    settings = DirectSettings(-(-spec.data // choice["batch"]), choice["batch"], choice["learning_rate"], ema=0.9)
-    score = train_directly(
-        ScoreField(network, base.spread_of(law)),
-        denoising(choice["sigma"]),
-        lambda n, rng: data[next(batches)],  # one epoch: each sample once
-        settings,
-        seed=spec.seed + index,
-    )
+    method = ScoreMatching(sigma=choice["sigma"])
+    score = base.train_score(replace(spec, network=network), method, plan, spec.seed + index, data).module
     error, standard_error = base.score_error(law, score, spec.evaluation, spec.seed)
     found = hamiltonian_score_discrepancy(
         base.in_double(score),
@@ -87,7 +82,7 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
     )
     return {
         **choice,
-        "steps": settings.steps,
+        "steps": plan.steps,
         "explicit_loss": error / 2,
         "explicit_loss_standard_error": standard_error / 2,
         "hsd": found.average,

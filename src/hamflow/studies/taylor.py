@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hamflow.methods.score_matching import ScoreMatching
+from hamflow.registry import convert
 from hamflow.report import style
-from hamflow.score.direct import DirectSettings, denoising, train_directly
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.studies import base
 
@@ -25,12 +26,12 @@ class Spec(base.Common):
 
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 64, "depth": 2})
     sigma: float = 0.3
-    training: dict[str, Any] = field(default_factory=lambda: {"steps": 60, "learning_rate": 3e-3})
+    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 15.36, "learning_rate": 3e-3})
     times: tuple[float, ...] = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
     samples: int = 100_000
     estimators: dict[str, Any] = field(
         default_factory=lambda: {
-            "critic": {"critic": {"kind": "small", "width": 128, "depth": 3}, "critic_steps": 3000, "critic_batch": 512},
+            "critic": {"critic": {"kind": "small", "width": 128, "depth": 3}, "training": {"train_kimg": 1536, "batch": 512}},
             "features": {},
         }
     )
@@ -41,9 +42,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train an imperfect score, and estimate its discrepancy at every time with every estimator."""
     spec = base.read(Spec, values)
     law = spec.law()
-    score = train_directly(
-        spec.score_field(spec.seed), denoising(spec.sigma), law.sample, DirectSettings(**spec.training), spec.seed
-    )
+    plan = convert(base.ScoreTraining, spec.training, "training")
+    score = base.train_score(spec, ScoreMatching(sigma=spec.sigma), plan, spec.seed).module
     x = base.samples_of_discrepancy(law, spec.samples, spec.seed)
     force = base.in_double(score)
     with torch.no_grad():  # on the very samples of the discrepancy: their sampling error is then common to both

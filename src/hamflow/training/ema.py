@@ -7,7 +7,7 @@ from torch import nn
 
 
 class ExponentialMovingAverage:
-    """A slowly moving copy of a network.
+    """A slowly moving copy of a module.
 
     Args:
         network: the network that is trained.
@@ -25,8 +25,6 @@ class ExponentialMovingAverage:
         """After a step on `batch` images, `seen` in total with them."""
         halflife = min(self.halflife, self.rampup * seen)
         keep = 0.5 ** (batch / halflife) if halflife > 0 else 0.0
-        averages, weights = list(self.network.parameters()), list(network.parameters())
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, 1 - keep)
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - keep)
         for kept, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
             kept.copy_(buffer)

@@ -1,5 +1,6 @@
 """How a training goes on: the settings `training` of the parameters. Does not import torch."""
 
+import math
 from typing import Literal
 
 from msgspec import field
@@ -31,3 +32,12 @@ class Training(Options, kw_only=True, frozen=True):
     report_kimg: Positive = 8.0  # a line of train.jsonl this often
     state_kimg: Positive = 32.0  # a resumable state this often
     players: dict[str, Player] = field(default_factory=dict)  # {player: what it has of its own}
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return max(1, math.ceil(1000 * self.train_kimg / self.batch - 1e-9))
+
+    def steps_in(self, kimg: float) -> int:
+        """The number of steps nearest to a duration, at least 1."""
+        return max(1, round(1000 * kimg / self.batch))

@@ -37,15 +37,16 @@ def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Pat
         DivergenceError: the implied score drives trajectories out of the finite numbers.
     """
     from hamflow import data as datasets
-    from hamflow import models, runtime
+    from hamflow import runtime
     from hamflow.files import fingerprint, sha256_of, write_json
+    from hamflow.methods.base import check_belongs, load
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
     from hamflow.score.model import metrics_of
 
     began = time.perf_counter()
     chosen, about = runtime.configure(device), settings.get("about", {})
-    dataset, model = datasets.load(data), models.load(checkpoint, chosen)
-    models.check_belongs(about, checkpoint, model, dataset)
+    dataset, model = datasets.load(data), load(checkpoint, chosen)
+    check_belongs(about, checkpoint, model, dataset)
     metrics = metrics_of(settings, model, dataset, chosen)
     known = origin(
         seed=model.metadata.get("seed"),

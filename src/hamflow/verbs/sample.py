@@ -52,17 +52,18 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     import numpy as np
     import torch
 
-    from hamflow import data, models, runtime
+    from hamflow import data, runtime
     from hamflow.draws import SEEDS_PER_RUN
     from hamflow.errors import DivergenceError
     from hamflow.files import fingerprint, save_array, sha256_of, write_json
+    from hamflow.methods.base import Sampling, check_belongs, load
     from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
-    from hamflow.sampling.drawing import draw
 
     chosen = runtime.configure(device)
-    model, dataset = models.load(checkpoint, chosen), data.load(data_folder)
-    models.check_belongs(spec, checkpoint, model, dataset)
+    generator, dataset = load(checkpoint, chosen), data.load(data_folder)
+    check_belongs(spec, checkpoint, generator, dataset)
+    generator.sampling = Sampling(**{key: spec[key] for key in ("grid", "rho", "sigma_min", "sigma_max", "batch")})
     first = seed * SEEDS_PER_RUN
     known = origin(
         seed=seed,
@@ -77,7 +78,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     seconds = {}
     for sampler, nfe in spec["settings"]:
         began = time.perf_counter()
-        samples, spent = draw(model, spec, sampler, nfe, range(first, first + spec["n_samples"]))
+        samples, spent = generator.sample(range(first, first + spec["n_samples"]), sampler, nfe)
         if not bool(torch.isfinite(samples).all()):
             raise DivergenceError(
                 f"{sampler} with {nfe} evaluations gave samples that are not finite, from {checkpoint}",
@@ -90,5 +91,6 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         setting = {"sampler": sampler, "nfe": spent, "nfe_requested": nfe, "n": len(array), "grid": spec["grid"]}
         write_json(output / f"{name}.json", {**setting, **known})
         seconds[name] = time.perf_counter() - began
+        print(f"{output / name}.npy: {len(array)} samples, NFE {spent}, {seconds[name]:.1f} s", flush=True)
     trained = read_circumstances(checkpoint.with_name(CIRCUMSTANCES))
     write_json(output / CIRCUMSTANCES, {"sampling": circumstances(wall_seconds=seconds), "training": trained})

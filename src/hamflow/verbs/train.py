@@ -42,8 +42,8 @@ def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:
 def _train_alone(spec: config.Config, data: Path, seed: int, output: Path, options: argparse.Namespace) -> None:
     """Train, and pass on every report to MLflow where there is a store."""
     from hamflow.tracking import RunStream
-    from hamflow.training import train
     from hamflow.training.interruption import EXIT_CODE, Interrupted
+    from hamflow.verbs._training import train
 
     place = Run.of(output)
     stream = RunStream.of_training(

@@ -1,0 +1,151 @@
+"""Velocity regression: every Hamiltonian generative flow, from diffusion to reflection."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hamflow import flows, networks, parameterisation
+from hamflow.draws import SampleDraws
+from hamflow.dynamics import broadcast
+from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
+from hamflow.flows.base import FLOWS
+from hamflow.flows.times import LAWS, draw_times
+from hamflow.methods.base import METHODS, Facts, Generator, NotOffered, Sampling
+from hamflow.parameterisation import Parameterisation
+from hamflow.parameterisation.base import PARAMETERISATIONS
+from hamflow.registry import Options
+from hamflow.sampling.budget import ADAPTIVE, steps_for
+from hamflow.sampling.grids import time_grid
+from hamflow.sampling.solvers import count_evaluations, solve
+from hamflow.training.fit import Batch, Objective, Turn
+
+
+@METHODS.register("velocity")
+class VelocityRegression(Options, kw_only=True, frozen=True):
+    """V(x_t, t) by regression on v_t; samples by running dx/dt = V backwards (arXiv:2410.20470).
+
+    Attributes:
+        flow: {name, ...}, what carries data to noise. parameterisation: what the network predicts.
+        times: {law, ...}, the law of the training times.
+    """
+
+    flow: FLOWS.entry("name")
+    parameterisation: PARAMETERISATIONS.name()
+    times: LAWS.entry("law")
+
+    def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "VelocityObjective":
+        flow = flows.resolve(self.flow, data.sigma_data, data.box)
+        scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)
+        network = networks.build(data.network, data.shape, data.classes, seed)
+        return VelocityObjective(VelocityField(flow, scheme, network, data.shape, data.classes), self.times)
+
+    def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
+        return FlowGenerator(averaged.field)
+
+
+class VelocityField(nn.Module):
+    """V(x, t, label): a flow, what the network means in it, and the network.
+
+    Args:
+        shape: of one sample. classes: number of class labels, 0: unconditional.
+    """
+
+    def __init__(
+        self, flow: HamiltonianFlow, scheme: Parameterisation, network: nn.Module, shape: tuple[int, ...], classes: int = 0
+    ):
+        super().__init__()
+        self.flow, self.parameterisation, self.network = flow, scheme, network
+        self.shape, self.classes = shape, classes
+
+    def forward(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """V(x_t, t), in x's dtype; the network itself computes in its own."""
+        return self.parameterisation.velocity(self._network_in_its_dtype, x, t, label)
+
+    def _network_in_its_dtype(self, x: Tensor, noise_label: Tensor, label: Tensor | None) -> Tensor:
+        dtype = next(self.network.parameters()).dtype
+        return self.network(x.to(dtype), noise_label.to(dtype), label).to(x.dtype)
+
+
+class VelocityObjective(Objective):
+    """The weighted velocity loss."""
+
+    turns = (Turn("velocity", "field"),)
+
+    def __init__(self, field: VelocityField, times: Mapping[str, Any]):
+        super().__init__()
+        self.field, self.times = field, dict(times)
+
+    def losses(self, turn: str, batch: Batch) -> Tensor:
+        field, x0 = self.field, batch.x
+        t = draw_times(self.times, field.flow, batch.draw.uniform("time")).to(x0)
+        v0 = field.flow.couple(x0, field.flow.noise(batch.draw, x0.shape[1:]))
+        label = batch.label if field.classes else None
+
+        def predict(x_t: Tensor, t: float | Tensor) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16) if x_t.is_cuda else nullcontext():
+                return field(x_t, t, label).float()  # the loss itself stays in float32
+
+        return field.parameterisation.weight(t) * velocity_loss(predict, field.flow, x0, v0, t)
+
+
+class FlowGenerator:
+    """What a velocity field can do.
+
+    Args:
+        field: V(x, t, label) of one method on one data set.
+    """
+
+    def __init__(self, field: VelocityField):
+        self.module, self.flow, self.shape, self.classes = field, field.flow, field.shape, field.classes
+        self.sampling = Sampling()
+        self.metadata: dict[str, Any] = {}
+
+    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """V(x_t, t), in x's dtype.
+
+        Args:
+            x: [N, *shape], data units. t: scalar or [N], time units. label: int64 [N] for a conditional model.
+        """
+        return self.module(x, t, label)
+
+    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """The score at y of the data smoothed by noise of level sigma, as the model implies it; arguments as `denoise`."""
+        return self.flow.smoothed_score(lambda x, t: self.velocity(x, t, label), y, sigma)
+
+    def denoise(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """D(y; sigma) = E[x_0 | x_0 + sigma n = y] that the model implies.
+
+        Raises:
+            NotOffered: the flow has no denoiser (reflection).
+        Source: Tweedie's formula, D = y + sigma^2 score.
+        """
+        if not isinstance(self.flow, GaussianFlow):
+            raise NotOffered(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
+        return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
+
+    def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
+        """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive)."""
+        steps, how = steps_for(sampler, nfe), self.sampling
+        times = time_grid(self.flow, steps if isinstance(steps, int) else 1, how.grid, how.rho, how.sigma_min, how.sigma_max)
+        if label is None and self.classes:
+            label = torch.tensor([seed % self.classes for seed in seeds])
+        parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
+        for start in range(0, len(seeds), how.batch):
+            part = slice(start, start + how.batch)
+            samples, cost = self._sample(sampler, times, seeds[part], None if label is None else label[part])
+            if steps != ADAPTIVE and cost != nfe:
+                raise AssertionError(f"{sampler} spent {cost} evaluations instead of {nfe}")
+            parts.append(samples)
+            spent = max(spent, cost)
+        return torch.cat([part.to(parts[-1].device) for part in parts]), spent
+
+    @torch.inference_mode()
+    def _sample(self, sampler: str, times: Tensor, seeds: range, label: Tensor | None) -> tuple[Tensor, int]:
+        device = next(self.module.parameters()).device
+        label = None if label is None else label.to(device)
+        velocity = count_evaluations(self.flow.unfold(lambda x, t: self.velocity(x, t, label)))
+        start = self.flow.terminal(self.flow.noise(SampleDraws(seeds), self.shape).to(device))
+        return self.flow.settle(solve(sampler, velocity, start, times)), velocity.count

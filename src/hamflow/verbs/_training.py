@@ -1,0 +1,154 @@
+"""The work of the verb `train`: a fit with its folder, its reports and what it publishes."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hamflow import data, runtime
+from hamflow.errors import DivergenceError
+from hamflow.files import save_tensors, write_json, write_text
+from hamflow.methods.base import METHODS, Facts
+from hamflow.pipeline.paths import CIRCUMSTANCES
+from hamflow.pipeline.provenance import circumstances, versions
+from hamflow.progress import Progress
+from hamflow.registry import convert
+from hamflow.tracking import JsonlLog
+from hamflow.training.fit import fit
+from hamflow.training.folder import CHECKPOINT, LOG, STATE, StateFolder
+from hamflow.training.interruption import Interrupted, Termination
+from hamflow.training.plan import Training
+from hamflow.training.state import State
+
+SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
+
+
+def train(
+    spec: dict[str, Any],
+    data_folder: Path,
+    seed: int,
+    output: Path,
+    device: str = "auto",
+    stream: Callable[[dict[str, Any]], None] | None = None,
+    keep: bool = False,
+) -> Path:
+    """Train one method on one data set; a run that was killed goes on where its last state was, to the same bits.
+
+    Args:
+        spec: `hamflow.config.training_spec`.
+        data_folder: a prepared data set.
+        seed: of the weights and of every draw.
+        output: folder of the checkpoint; receives model.safetensors (weights: the moving average; metadata: spec, seed,
+            data, the curve of the loss), train.jsonl and run.json (commit, host, seconds).
+        device: "auto", "cpu", "cuda", ...
+        stream: called with each record of train.jsonl (MLflow), or None.
+        keep: also hard-link the published files into state/, so that a later call can restore them if Snakemake deletes the
+            originals.
+    Returns:
+        The path of the checkpoint.
+    Raises:
+        DivergenceError: a loss or gradient that is not finite; the last state is kept.
+        Interrupted: SIGTERM came (in the main thread); the state is saved.
+        UserError: data, configuration or state that cannot be used.
+    """
+    job = _Job(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
+    if keep and job.folder.put_back(job.published):
+        print(f"{job.label}: was trained to the end before, and is published again", flush=True)
+        return job.published[-1]
+    with Termination() as termination:
+        with JsonlLog(job.folder.log) as log:
+            log.restart(job.state.history)
+            for record in job.records(termination):
+                log.append(record)
+                if stream is not None:
+                    stream(record)
+        return job.publish(keep)
+
+
+class _Job:
+    """A training with its folder, its reports and what it publishes."""
+
+    def __init__(self, spec: dict[str, Any], dataset: Any, seed: int, output: Path, device: torch.device):
+        self.dataset, self.seed, self.output = dataset, seed, output
+        self.label = f"train {spec['dataset']}/{spec['method']}/seed{seed}"
+        self.plan: Training = convert(Training, spec["training"], "training")
+        facts = Facts.of(spec, dataset)
+        objective = METHODS.build(spec["kind"], **spec["options"]).objective(facts, {}, seed).to(device)
+        self.state = State(objective, self.plan)
+        self.metadata = {
+            "spec": spec,
+            "facts": facts.as_dict(),
+            "seed": seed,
+            "kimg": self.plan.steps * self.plan.batch / 1000,
+            "data_sha256": dataset.sha256,
+            "parameters": sum(p.numel() for p in objective.parameters()),
+            "packages": versions(),
+        }
+        self.folder = StateFolder(output, self.metadata)
+        self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
+
+    def records(self, termination: Termination) -> Iterator[dict[str, Any]]:
+        """Train to the end, or to a termination; yields each report, saves the state as often as the plan says."""
+        state, batch, state_steps = self.state, self.plan.batch, self.plan.steps_in(self.plan.state_kimg)
+        where = f"resumed at {state.kimg:g} kimg" if state.step else "from the start"
+        print(f"{self.label}: {self.metadata['parameters']:,} parameters, {self.metadata['kimg']:g} kimg, {where}", flush=True)
+        progress = Progress(self.label, self.plan.steps * batch, "img", state.step * batch)
+        began, began_step = time.perf_counter(), state.step
+        steps = iter(self._steps())
+        while True:
+            if termination.requested and state.step < self.plan.steps:
+                self.save_state()
+                progress.close()
+                raise Interrupted(f"{self.label}: state saved at {state.kimg:g} kimg; run the same command again to go on")
+            if next(steps, None) is None:
+                break
+            progress.advance(batch)
+            if state.record is not None:
+                rate = (state.step - began_step) * batch / (time.perf_counter() - began)
+                state.record[SPEED] = round(rate, 1)
+                left = time.strftime("%H:%M:%S", time.gmtime((self.plan.steps - state.step) * batch / rate))
+                losses = {name: f"{value:.4f}" for name, value in state.record.items() if name.endswith("loss")}
+                progress.report(kimg=f"{state.kimg:.1f}", **losses, **{"images/s": f"{rate:.0f}", "ETA": left})
+                yield state.record
+            if state.step % state_steps == 0 and state.step < self.plan.steps:
+                self.save_state()
+        progress.close()
+
+    def _steps(self) -> Iterator[State]:
+        """The steps of the training; an error in them says where the last good state is."""
+        try:
+            yield from fit(self.state.objective, self.dataset, self.plan, self.seed, self.state)
+        except DivergenceError as error:
+            saved = self.folder.folder / STATE
+            last = saved if saved.exists() else "none yet, see training.state_kimg"
+            what = f"{self.label}: {error.what}"
+            raise DivergenceError(what, why=error.why, fix=f"{error.fix}; last good state: {last}") from None
+
+    def save_state(self) -> None:
+        """Write what a later start needs to go on from here to the same bits."""
+        self.folder.save(self.state, seconds=self.seconds)
+
+    @property
+    def published(self) -> list[Path]:
+        """The files that a training leaves, in the order in which they are written."""
+        return [self.output / name for name in (LOG, CIRCUMSTANCES, CHECKPOINT)]
+
+    def publish(self, keep: bool = False) -> Path:
+        """Copy the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
+        log, run, path = self.published
+        write_text(log, self.folder.log.read_text())
+        write_json(run, circumstances(wall_seconds=self.seconds))
+        curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.state.history]
+        save_tensors(path, self.state.averaged.state_dict(), self.metadata | {"history": curve})
+        if keep:
+            self.folder.keep(self.published)
+        else:
+            self.folder.remove()
+        return path
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, without what was lost to kills."""
+        return self.seconds_before + time.perf_counter() - self.began
