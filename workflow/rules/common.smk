@@ -68,9 +68,11 @@ def spec(kind):
     )
 
 
-def sources(*modules):
+def sources(*modules, without=()):
     """A function of the wildcards: the source files behind modules, for the `input`; Snakemake compares them by content."""
-    return lambda w: MODULES.behind(*(module.format(**w) for module in modules), used=names_used(w))
+    return lambda w: MODULES.behind(
+        *(module.format(**w) for module in modules), used=names_used(w), without=without
+    )
 
 
 def wildcards_of(wildcards):
@@ -79,10 +81,10 @@ def wildcards_of(wildcards):
 
 def names_used(wildcards):
     """The names that the parameters of a job hold: the objects of a registry that it may use."""
-    entries = [config[f"{key}s"][wildcards[key]] for key in ("dataset", "method") if key in wildcards.keys()]
-    entries += [config["networks"][entries[0]["network"]]] if entries else []
-    kinds = {entry.get("kind", "velocity") for entry in entries if "label" in entry}
-    return frozenset(names_in(entries)) | kinds
+    entries = [config["datasets"][wildcards.dataset]] if "dataset" in wildcards.keys() else []
+    if "method" in wildcards.keys():
+        entries.append(parameters.training_spec(config, wildcards.dataset, wildcards.method))
+    return frozenset(names_in(entries))
 
 
 def features_of(dataset):

@@ -7,7 +7,7 @@ rule train:
         parents=lambda w: [
             PRESET.run(w.dataset, name, w.seed).checkpoint for name in targets.parents(config, w.method)
         ],
-        source=sources("verbs.train"),
+        source=sources("verbs.train", without=("sampling",)),  # which a trained model needs, and not a training
     output:
         checkpoint=RUN.checkpoint,
         history=RUN.log,

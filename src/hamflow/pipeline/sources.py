@@ -72,7 +72,7 @@ class Sources:
             frozenset(QUOTED.findall(text)),
         )
 
-    def behind(self, *modules: str, used: frozenset[str] = frozenset()) -> list[str]:
+    def behind(self, *modules: str, used: frozenset[str] = frozenset(), without: tuple[str, ...] = ()) -> list[str]:
         """The files behind modules, sorted.
 
         A module that enters objects into a registry is left out where the job uses other objects of that registry: another
@@ -81,13 +81,15 @@ class Sources:
         Args:
             modules: dotted, below hamflow; a package stands for all of its modules.
             used: names that the job's parameters hold. Names that the modules themselves quote count, too.
+            without: packages that the job imports and does not use.
         """
         first = [name for module in modules for name in self._below(f"hamflow.{module}")]
         used = used.union(*(self.module(name).quoted for name in first))
+        left_out = (*WITHOUT_EFFECT, *(f"hamflow.{package}" for package in without))
         found, queue = set(first), list(first)
         while queue:
             for name in self._follow(queue.pop(), used):
-                if name not in found and not any(name == one or name.startswith(f"{one}.") for one in WITHOUT_EFFECT):
+                if name not in found and not any(name == one or name.startswith(f"{one}.") for one in left_out):
                     found.add(name)
                     queue.append(name)
         return sorted(str(self.module(name).path) for name in found)
