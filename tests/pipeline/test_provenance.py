@@ -289,7 +289,7 @@ def test_a_number_may_move_on_another_kind_of_machine_and_is_named(finished, cop
     (moved,) = verdict.moved
     assert moved.name == name
     assert moved.after == pytest.approx(factor * moved.before)
-    assert name in verify.told(verdict)
+    assert name in verify.as_text(verdict)
     assert bool(verdict.other_machine) == bool(device)
 
 

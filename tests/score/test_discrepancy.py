@@ -165,8 +165,7 @@ def test_right_score_has_no_discrepancy(plane, estimator):
     ],
 )
 def test_zero_force_gives_the_fisher_information_of_the_smoothed_data(plane, estimator, slack, options):
-    """x_t = x_0 + t v_0, so that V = -t grad log p_t (Tweedie) and D = t^2 E|grad log p_t|^2; bounds may lose
-    `slack`."""
+    """x_t = x_0 + t v_0, so that V = -t grad log p_t (Tweedie) and D = t^2 E|grad log p_t|^2; bounds may lose `slack`."""
     x = plane.sample(10_000, np.random.default_rng(2))
     found = hamiltonian_score_discrepancy(lambda y, t: 0 * y, x, TIMES, estimator=estimator, **options)
     exact, error = [], []

@@ -44,8 +44,7 @@ def test_explicit_loss_of_the_gaussian_toy():
 
 
 def test_implicit_minus_explicit_is_a_constant_of_the_data(plane, rng):
-    """E[div s + |s|^2/2] = L_esm - E|grad log p|^2 / 2 (integration by parts), here by a Riemann sum over the
-    plane."""
+    """E[div s + |s|^2/2] = L_esm - E|grad log p|^2 / 2 (integration by parts), here by a Riemann sum over the plane."""
     line = torch.arange(-8, 8, 0.05, dtype=torch.float64)
     x = torch.cartesian_prod(line, line)
     p, target = plane.log_prob(x).exp() * 0.05**2, plane.score(x)
@@ -78,8 +77,7 @@ def test_probes_that_average_to_the_identity_give_the_exact_values(rng):
 
 @pytest.mark.parametrize("sigma", [0.1, 0.8])
 def test_denoising_is_minimised_by_the_score_of_the_smoothed_data(sigma):
-    """E of the loss of s = -theta y is theta^2 (s^2 + sigma^2)/2 - theta + const: minimum at theta = 1 / (s^2
-    + sigma^2)."""
+    """E of the loss of s = -theta y is theta^2 (s^2 + sigma^2)/2 - theta + const: minimum at theta = 1 / (s^2 + sigma^2)."""
     x, noise, w = quadrature(0.9)
     theta = torch.tensor(1 / (0.9**2 + sigma**2), dtype=torch.float64, requires_grad=True)
     loss = w @ denoising(lambda y: -theta * y, x, noise, sigma)
@@ -110,8 +108,7 @@ def test_hamiltonian_objective_attains_the_discrepancy_at_the_optimal_predictor(
 
 @pytest.mark.parametrize(("s", "a", "t"), [(1.0, 0.5, 0.3), (0.8, 3.0, 0.5), (1.2, 0.1, 1.0), (1.0, -1.0, 0.6)])
 def test_gradient_with_the_optimal_predictor_is_that_of_the_closed_form(s, a, t):
-    """Envelope theorem (theory 2.8): through the integrator and the predictor's input, the predictor itself
-    held fixed."""
+    """Envelope theorem (theory 2.8): through the integrator and the predictor's input, the predictor itself held fixed."""
     stiffness = torch.tensor(a, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(GaussianToy(s, stiffness).discrepancy(t), stiffness)
     x, v, w = quadrature(s)
@@ -130,8 +127,7 @@ def test_gradient_with_the_optimal_predictor_is_that_of_the_closed_form(s, a, t)
 
 
 def test_detaching_the_position_loses_part_of_the_gradient():
-    """The part through V's input is of relative order t^2 (theory 2.8): the test above could not pass without
-    it."""
+    """The part through V's input is of relative order t^2 (theory 2.8): the test above could not pass without it."""
     s, a, t = 1.0, 0.5, 0.5
     stiffness = torch.tensor(a, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(GaussianToy(s, stiffness).discrepancy(t), stiffness)
@@ -142,8 +138,7 @@ def test_detaching_the_position_loses_part_of_the_gradient():
 
 
 def moments_of_gradient(loss, theta, w):
-    """Mean and standard deviation over samples of d loss_i / d theta, by quadrature; loss: theta [N, 1] ->
-    [N]."""
+    """Mean and standard deviation over samples of d loss_i / d theta, by quadrature; loss: theta [N, 1] -> [N]."""
     own = torch.full((len(w), 1), theta, dtype=torch.float64, requires_grad=True)  # a copy of theta for each sample
     gradients = torch.autograd.grad(loss(own).sum(), own)[0][:, 0]
     mean = w @ gradients
@@ -152,8 +147,7 @@ def moments_of_gradient(loss, theta, w):
 
 @pytest.mark.parametrize("theta", [0.5, 2.0])
 def test_hamiltonian_gradient_to_leading_order(theta):
-    """Per-sample gradient / 2 t^2 -> (theta - 1) x^2: mean theta - 1, std sqrt 2 |theta - 1|, so SNR ->
-    1/sqrt 2 (SPEC 1.8 c)."""
+    """Per-sample gradient / 2 t^2 -> (theta - 1) x^2: mean theta - 1, std sqrt 2 |theta - 1|, so SNR -> 1/sqrt 2 (theory 2.12)."""
     x, v, w = quadrature(1.0)
     errors = []
     for t in (0.1, 0.05):
@@ -167,7 +161,7 @@ def test_hamiltonian_gradient_to_leading_order(theta):
 
 
 def test_signal_to_noise_of_the_hamiltonian_and_of_the_denoising_gradient():
-    """The numbers of SPEC 1.8 (c): .55 to .71 against .005 to .14, at theta = 1/2."""
+    """The numbers of theory 2.12: .55 to .71 against .005 to .14, at theta = 1/2."""
     x, v, w = quadrature(1.0)
     hsm, dsm = [], []
     for t in (0.05, 0.2, 0.5, 1.0):
@@ -188,8 +182,7 @@ def test_signal_to_noise_of_the_hamiltonian_and_of_the_denoising_gradient():
 
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.1, 0.3])
 def test_denoising_gradient_drowns_as_sigma_goes_to_zero(sigma):
-    """g = theta y^2 - y n / sigma for y = x + sigma n: Gaussian moments in closed form; SNR ~ sigma (1 -
-    theta) -> 0."""
+    """g = theta y^2 - y n / sigma for y = x + sigma n: Gaussian moments in closed form; SNR ~ sigma (1 - theta) -> 0."""
     theta, total = 0.5, 1 + sigma**2
     x, noise, w = quadrature(1.0)
     mean, std = moments_of_gradient(lambda p: denoising(lambda y: -p * y, x, noise, sigma), theta, w)

@@ -14,7 +14,7 @@ from hamflow.score.fields import VelocityPredictor
 from hamflow.score.objectives import gain
 from hamflow.training.fit import Batch, Objective, Turn
 
-Form = Literal["plain", "scaled", "residual"]  # of the velocity predictor
+Form = Literal["direct", "scaled", "residual"]  # of the velocity predictor
 LOG_SPAN = 100.0  # the log-uniform law of times covers [T / 100, T]
 
 

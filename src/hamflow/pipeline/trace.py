@@ -68,7 +68,7 @@ def trace(path: Path, root: Path | None = None) -> dict[str, Facts]:
     return chain
 
 
-def told(chain: Mapping[str, Facts]) -> str:
+def as_text(chain: Mapping[str, Facts]) -> str:
     """The chain in words, a line a fact."""
     return "\n".join(line for name, facts in chain.items() for line in [name, *_lines(facts)])
 

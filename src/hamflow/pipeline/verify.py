@@ -84,7 +84,7 @@ def verify(
             folder = scratch or Path(temporary)
             repeat(preset, folder, parameters, runs, cores)
             verdict = compare(preset, Preset(preset.name, folder), runs, tolerance, ended=True)
-    print(told(verdict), flush=True)
+    print(as_text(verdict), flush=True)
     if not verdict.holds:
         raise VerificationError(
             f"preset '{preset.name}' did not come out again: {len(verdict.changed)} of {verdict.compared} files differ",
@@ -172,7 +172,7 @@ def compare(
     return Verdict(len(names), changed, moved, _differences_of_machines(pairs))
 
 
-def told(verdict: Verdict) -> str:
+def as_text(verdict: Verdict) -> str:
     """The verdict in words, a line a fact."""
     lines = [f"{verdict.compared} files compared, {len(verdict.changed)} differ"]
     lines += [f"another kind of machine: {line}" for line in verdict.other_machine]

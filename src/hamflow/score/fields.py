@@ -6,7 +6,7 @@ from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError, nearest
 
-FORMS = ("plain", "scaled", "residual")
+FORMS = ("direct", "scaled", "residual")
 
 
 class ScoreField(nn.Module):
@@ -28,15 +28,13 @@ class ScoreField(nn.Module):
 class VelocityPredictor(nn.Module):
     """V(x, t), the critic of Hamiltonian score matching.
 
-    The optimum is t (F - grad log p) + O(t^3) (SPEC 1.4), which the forms use as follows, N = network(x /
-    spread, t / horizon):
-        plain:    V = N
+    The optimum is t (F - grad log p) + O(t^3) (theory 2.4). With N = network(x / spread, t / horizon) the forms are
+        direct:   V = N
         scaled:   V = t N / spread:  N need not learn the factor t
-        residual: V = t (F - N / spread):  to leading order N has a target, the score, that does not move with
-            the force
+        residual: V = t (F - N / spread):  to leading order the target of N is the score, which does not move with the force
     Args:
         network: forward(x, noise_label), shaped as x. form: one of FORMS.
-        horizon: T, time units; the network is told t / T. spread: root mean square of the data, data units.
+        horizon: T, time units; its network sees t / T. spread: root mean square of the data, data units.
     """
 
     def __init__(self, network: nn.Module, form: str = "scaled", horizon: float = 1.0, spread: float = 1.0):
@@ -46,10 +44,9 @@ class VelocityPredictor(nn.Module):
         self.network, self.form, self.horizon, self.spread = network, form, float(horizon), float(spread)
 
     def forward(self, x: Tensor, t: Tensor, force: Force | None = None) -> Tensor:
-        """x [N, *dims], t [N] -> [N, *dims], a velocity; `force` is needed by the residual form and treated
-        as a constant."""
+        """x [N, *dims], t [N] -> [N, *dims], a velocity; `force` is needed by the residual form and treated as a constant."""
         field = self.network(x / self.spread, t / self.horizon)
-        if self.form == "plain":
+        if self.form == "direct":
             return field
         field = field / self.spread
         if self.form == "residual":

@@ -18,7 +18,7 @@ from hamflow.training.plan import Training
 
 S = TypeVar("S")
 
-# The pilot mixture (SPEC 1.6): three components in the plane, E|grad log p|^2 = 4.67
+# The pilot mixture (theory 2.10): three components in the plane, E|grad log p|^2 = 4.67
 PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], "sds": [0.6, 0.6, 0.6]}
 
 
@@ -26,8 +26,7 @@ PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -
 class Common:
     """Keys of every specification.
 
-    Attributes: mixture: {weights, means, sds}, the data. network: of the score, {kind, ...}. seed: of all
-        random numbers.
+    Attributes: mixture: {weights, means, sds}, the data. network: of the score, {kind, ...}. seed: of all random numbers.
         evaluation: samples of exact errors.
     """
 
@@ -120,13 +119,12 @@ def fisher_information(law: GaussianMixture, n: int, seed: int) -> float:
 
 
 def in_double(score: nn.Module) -> Any:
-    """A score network as a force on float64 positions: the state keeps its precision, the network its
-    dtype."""
+    """A score network as a force on float64 positions: the state keeps its precision, the network its dtype."""
     dtype = next(score.parameters()).dtype
     return lambda x, t=0.0: score(x.to(dtype), t).to(x)
 
 
-def plain(array: Tensor | np.ndarray, digits: int = 6) -> list:
+def rounded(array: Tensor | np.ndarray, digits: int = 6) -> list:
     """Nested lists of numbers with so many significant digits."""
     array = np.asarray(array.detach() if isinstance(array, Tensor) else array, dtype=np.float64)
     magnitude = np.floor(np.log10(np.where(array == 0, 1, np.abs(array))))

@@ -55,8 +55,7 @@ class Spec(mixture.Spec):
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """A row for each (method, budget): exact score error and discrepancy, mean and standard deviation over
-    the seeds."""
+    """A row for each (method, budget): exact score error and discrepancy, mean and standard deviation over the seeds."""
     spec = base.read(Spec, values)
     steps = spec.plan().steps
     methods = _methods(spec)

@@ -1,5 +1,4 @@
-"""Mean against standard deviation of the per-sample parameter gradient: Hamiltonian against denoising score
-matching."""
+"""Mean against standard deviation of the per-sample parameter gradient: Hamiltonian against denoising score matching."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,7 @@ PAIRS = 512  # samples whose gradients are multiplied with each other
 
 @dataclass(frozen=True)
 class Spec(base.Common):
-    """Besides the common keys: training_sigma, training: how the score at which gradients are taken was
-    trained;
+    """Besides the common keys: training_sigma, training: how the score at which gradients are taken was trained;
     sigmas: of denoising; time: t of Hamiltonian score matching; integration_steps; samples: gradients;
     critic, critic_samples, critic_training: of the near-optimal velocity predictor."""
 
@@ -42,8 +40,7 @@ class Spec(base.Common):
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Per-sample gradients of the same network at the same weights, in the scale of L_esm (HSM divided by 2
-    t^2)."""
+    """Per-sample gradients of the same network at the same weights, in the scale of L_esm (HSM divided by 2 t^2)."""
     spec = base.read(Spec, values)
     law, plan = spec.law(), convert(base.ScoreTraining, spec.training, "training")
     score = base.train_score(spec, ScoreMatching(sigma=spec.training_sigma), plan, spec.seed).module
@@ -94,7 +91,8 @@ def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int =
         parts.append(torch.cat([g.flatten(1) for g in gradients.values()], dim=1))
     gradients = torch.cat(parts)
     mean, std = gradients.double().mean(0).abs(), gradients.double().std(0)
-    moving = std > 0  # weights of the constant input of the score network have no gradient at all
+    # Leave out weights whose gradient is always zero: the time input of the score network is constantly 0.
+    moving = std > 0
     # |mean|^2 without its sampling bias against tr C = E|g - mean|^2. Where the true mean is zero, the estimate of |mean|^2
     # has variance 2 tr(C^2) / n^2, and tr(C^2) = E (g_i . g_j)^2 over pairs of centred gradients.
     signal, trace = float((mean.square() - std.square() / len(x)).sum().clamp(min=0)), float(std.square().sum())
@@ -102,8 +100,8 @@ def _moments(score: nn.Module, loss: Any, x: Tensor, noise: Tensor, chunk: int =
     products = (centred @ centred.T).square()
     squares = float(products.sum() - products.diagonal().sum()) / (len(centred) * (len(centred) - 1))
     return {
-        "mean": base.plain(mean[moving]),
-        "std": base.plain(std[moving]),
+        "mean": base.rounded(mean[moving]),
+        "std": base.rounded(std[moving]),
         "snr": float(np.sqrt(signal / trace)),
         "resolved_snr": float(np.sqrt(2 * np.sqrt(2 * squares) / len(x) / trace)),  # two standard errors of its square
     }

@@ -90,8 +90,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def fields_on_grid(spec: Spec, averaged: HamiltonianObjective) -> dict[str, Any]:
-    """{axis [g], density [g, g], score, exact, predictor [g, g, 2], time}: row i is y = axis[i], column j x =
-    axis[j].
+    """{axis [g], density [g, g], score, exact, predictor [g, g, 2], time}: row i is y = axis[i], column j x = axis[j].
 
     The predictor is drawn at the horizon, where an error of the score would have moved it most.
     """
@@ -103,13 +102,13 @@ def fields_on_grid(spec: Spec, averaged: HamiltonianObjective) -> dict[str, Any]
     predicted = averaged.critic(points.to(like), torch.full((len(points),), horizon).to(like), force)
     shape = (spec.grid, spec.grid, 2)
     return {
-        "axis": base.plain(axis),
-        "density": base.plain(law.log_prob(points).exp().reshape(shape[:2])),
-        "fine_axis": base.plain(fine),
-        "fine_density": base.plain(law.log_prob(dense).exp().reshape(DENSITY_GRID, DENSITY_GRID), 4),
-        "exact": base.plain(law.score(points).reshape(shape)),
-        "score": base.plain(base.in_double(force)(points).reshape(shape)),
-        "predictor": base.plain(predicted.double().reshape(shape)),
+        "axis": base.rounded(axis),
+        "density": base.rounded(law.log_prob(points).exp().reshape(shape[:2])),
+        "fine_axis": base.rounded(fine),
+        "fine_density": base.rounded(law.log_prob(dense).exp().reshape(DENSITY_GRID, DENSITY_GRID), 4),
+        "exact": base.rounded(law.score(points).reshape(shape)),
+        "score": base.rounded(base.in_double(force)(points).reshape(shape)),
+        "predictor": base.rounded(predicted.double().reshape(shape)),
         "time": horizon,
         "predictor_rms": _rms_under_data(averaged, base.fresh_samples(law, spec.evaluation, spec.seed)),
     }
@@ -131,8 +130,7 @@ def _rms_under_data(averaged: HamiltonianObjective, x: torch.Tensor) -> float:
 
 
 def draw(result: dict[str, Any], output: Path) -> None:
-    """Density, learned score, learned velocity predictor: the last two with arrows of one scale each, shown
-    by a key."""
+    """Density, learned score, learned velocity predictor: the last two with arrows of one scale each, shown by a key."""
     fields = {key: np.asarray(value) for key, value in result["fields"].items()}
     axis, fine, density = fields["axis"], fields["fine_axis"], fields["fine_density"]
     there = fields["density"] > NEGLIGIBLE * density.max()

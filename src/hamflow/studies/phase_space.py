@@ -63,8 +63,8 @@ def _shown(spec: Spec, flow: Any) -> dict[str, Any]:
         "horizon": flow.horizon,
         "clouds": [_plain(flow.push(x0, v0, fraction * flow.horizon)) for fraction in CLOUDS],  # (x, v) each
         "trajectories": [_plain(flow.push(x0[some], v0[some], t)) for t in times],
-        "densities": [base.plain(MIXTURE.carried_by(flow, float(t)).log_prob(grid).exp(), 4) for t in times],
-        "solutions": base.plain(backward_paths(flow, MIXTURE, ends, times.flip(0))[..., 0], 5),  # from T to 0
+        "densities": [base.rounded(MIXTURE.carried_by(flow, float(t)).log_prob(grid).exp(), 4) for t in times],
+        "solutions": base.rounded(backward_paths(flow, MIXTURE, ends, times.flip(0))[..., 0], 5),  # from T to 0
     }
 
 
@@ -77,7 +77,7 @@ def backward_paths(flow: Any, law: GaussianMixture, x_end: torch.Tensor, times: 
 
 
 def _plain(state: tuple[torch.Tensor, torch.Tensor]) -> list:
-    return [base.plain(part[:, 0], 5) for part in state]
+    return [base.rounded(part[:, 0], 5) for part in state]
 
 
 def draw(result: dict[str, Any], output: Path) -> None:

@@ -43,8 +43,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "kind": "reflection",
         "spec": to_builtins(spec),
         "times": list(FRAMES),
-        "points": [base.plain(frame, 5) for frame in generate(spec.points)],
-        "waves": [base.plain(wave(middle, max(t, SMALLEST))[0]) for t in FRAMES],
+        "points": [base.rounded(frame, 5) for frame in generate(spec.points)],
+        "waves": [base.rounded(wave(middle, max(t, SMALLEST))[0]) for t in FRAMES],
     }
 
 

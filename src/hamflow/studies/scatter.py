@@ -1,5 +1,4 @@
-"""Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one
-epoch."""
+"""Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one epoch."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from hamflow.studies import base
 @dataclass(frozen=True)
 class Spec(base.Common):
     """Besides the common keys (`network` is not used: each network has its own):
-    networks: how many; data: samples of the epoch; horizon, times: T and the number of times of the
-        discrepancy;
+    networks: how many; data: samples of the epoch; horizon, times: T and the number of times of the discrepancy;
     samples: of the discrepancy; estimator, options: of `hamiltonian_score_discrepancy`."""
 
     networks: int = 40

@@ -19,8 +19,7 @@ ESTIMATOR_COLOURS = {"critic": "#D55E00", "features": "#0072B2", "binned": "#009
 
 @dataclass(frozen=True)
 class Spec(base.Common):
-    """Besides the common keys: sigma, training: of the denoising score matching that leaves the score
-    imperfect;
+    """Besides the common keys: sigma, training: of the denoising score matching that leaves the score imperfect;
     times: of the discrepancy; samples; estimators: {name: options} of `hamiltonian_score_discrepancy`; steps:
         of integration."""
 

@@ -24,4 +24,4 @@ def run(options: argparse.Namespace) -> None:
         print(f"{path}: {entities} entities")
         return
     chain = trace.trace(options.path, options.root)
-    print(json.dumps(chain, indent=1, sort_keys=True) if options.json else trace.told(chain))
+    print(json.dumps(chain, indent=1, sort_keys=True) if options.json else trace.as_text(chain))

@@ -47,7 +47,7 @@ def critic(
     *,
     force: Force | None = None,
     critic: CRITIC = SMALL,
-    form: Literal["plain", "scaled", "residual"] = "scaled",
+    form: Literal["direct", "scaled", "residual"] = "scaled",
     training: PLAN = {},  # noqa: B006  not changed
 ) -> Estimate:
     """E[2 V . v - |V|^2], V a network for all times, trained on one half of the pairs, judged on the other, and the reverse.
