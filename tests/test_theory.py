@@ -47,6 +47,12 @@ def test_every_citation_resolves():
     assert {str(path): wrong for path in SOURCES if (wrong := citations(path) - set(SECTIONS))} == {}
 
 
+def test_the_code_cites_nothing_that_is_not_in_the_repository():
+    foreign = re.compile(r"\bSPEC\s+\d")
+    assert [str(path) for path in SOURCES if path != Path(__file__) and foreign.search(path.read_text())] == []
+    assert len([path for path in SOURCES if path.suffix == ".py" and citations(path)]) >= 15
+
+
 def test_every_test_that_the_theory_names_exists():
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     defined = set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))

@@ -147,7 +147,7 @@ def moments_of_gradient(loss, theta, w):
 
 @pytest.mark.parametrize("theta", [0.5, 2.0])
 def test_hamiltonian_gradient_to_leading_order(theta):
-    """Per-sample gradient / 2 t^2 -> (theta - 1) x^2: mean theta - 1, std sqrt 2 |theta - 1|, so SNR -> 1/sqrt 2 (theory 2.12)."""
+    """Gradient of a sample / 2 t^2 -> (theta - 1) x^2: mean theta - 1, std sqrt 2 |theta - 1|, SNR 1/sqrt 2 (theory 2.12)."""
     x, v, w = quadrature(1.0)
     errors = []
     for t in (0.1, 0.05):
