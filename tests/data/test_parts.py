@@ -6,6 +6,10 @@ import pytest
 from hamflow import data
 from hamflow.data.sources import _SOURCES, Source
 from hamflow.errors import DataError
+from hamflow.metrics.reference import load
+from hamflow.metrics.suite import Comparison, measure
+from hamflow.pipeline import records
+from hamflow.verbs.evaluate import build_reference
 
 
 def spec_of(source: str, **options) -> dict:
@@ -14,6 +18,7 @@ def spec_of(source: str, **options) -> dict:
 
 def labelled(monkeypatch, sizes):
     """A source `shades` with so many rows of each class; the grey of a row is its number."""
+    data.names()  # all of them are there before they are copied
     monkeypatch.setattr(_SOURCES, "_entries", dict(_SOURCES._entries))
     labels = np.repeat(np.arange(len(sizes)), sizes)
     grey = np.arange(len(labels)).astype(np.uint8).reshape(-1, 1, 1, 1)
@@ -62,11 +67,38 @@ def test_data_without_classes_have_no_labels_to_draw(tmp_path):
     assert data.load(tmp_path).draw_labels(range(3)) is None
 
 
-@pytest.mark.parametrize(("count", "holdout"), [(1, 0), (2, 0), (3, 0), (4, 0.25), (10, 0.1), (10, 0.01), (3, 0.67)])
-def test_too_few_images_are_refused_before_anything_is_trained(tmp_path, monkeypatch, count, holdout):
-    labelled(monkeypatch, [])
-    grey = np.arange(count).astype(np.uint8).reshape(-1, 1, 1, 1)
-    data.sources.register("few")(lambda: Source("image", lambda: (grey, None), (-1.0, 1.0), licence="-", origin="-"))
-    with pytest.raises(DataError, match="2 at least are compared"):
+@pytest.fixture
+def few(monkeypatch):
+    """A source `few` of so many images."""
+
+    def make(count):
+        grey = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        data.sources.register("few")(lambda: Source("image", lambda: (grey, None), (-1.0, 1.0), licence="-", origin="-"))
+
+    data.names()  # all of them are there before they are copied
+    monkeypatch.setattr(_SOURCES, "_entries", dict(_SOURCES._entries))
+    return make
+
+
+@pytest.mark.parametrize(("count", "holdout"), [(1, 0), (10, 0.01), (3, 0.67)])
+def test_a_part_without_rows_is_refused_before_anything_is_trained(tmp_path, few, count, holdout):
+    few(count)
+    with pytest.raises(DataError, match="for training and . held out"):
         data.prepare(spec_of("few", holdout=holdout), tmp_path / "few")
     assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.parametrize(("count", "holdout"), [(2, 0), (3, 0), (10, 0.1), (4, 0), (10, 0.2)])
+def test_too_few_images_for_a_bound_have_none_and_samples_are_still_measured(tmp_path, few, capsys, count, holdout):
+    few(count)
+    bound = count == 4 or holdout == 0.2
+    data.prepare(spec_of("few", holdout=holdout), tmp_path / "few")
+    assert ("there will be no bound" in capsys.readouterr().out) == (not bound)
+    identity = {"preset": "x", "dataset_label": "x", "conditional": False, "method": "data", "label": "x"}
+    spec = {**identity, "dataset": "few", "features": "efficientnet_lite0", "batch": 8, "n_samples": 4}
+    build_reference(spec, tmp_path / "few", tmp_path / "few.npz", tmp_path / "few" / "data" / "seed0")
+    metrics = records.read(tmp_path / "few" / "data" / "seed0" / "real-nfe0.json").metrics
+    assert {metric.value is not None for metric in metrics.values()} == {bound}
+    rows = load(tmp_path / "few.npz")
+    measured = measure(Comparison("image", "e", "e", rows.rows, rows))
+    assert all(np.isfinite(row["value"]) for row in measured.values())

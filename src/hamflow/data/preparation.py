@@ -19,7 +19,7 @@ DTYPES = {"image": "uint8", "point": "float32"}
 FORMAT = 2  # of the manifest
 MOST_CHARACTERS = 2**24  # of the manifest
 MOST_VALUES = 1_000_000  # in it: every class has a name
-FEWEST_ROWS = 2  # of a part, or of a half: one has no covariance
+FEWEST_ROWS = 2  # one has no covariance
 MOST_CLASSES_TOLD = 20  # on the terminal, one by one
 DIGITS = 12  # of sigma_data: the last ones of a sum depend on the machine's vector width
 
@@ -97,6 +97,8 @@ def describe(manifest: Mapping[str, Any]) -> str:
     for title, key in (("files read", "endings"), ("left out", "left_out")):
         if contents.get(key):
             lines.append(f"{title}: " + ", ".join(f"{count} {name}" for name, count in contents[key].items()))
+    if (split["test"] or split["train"] // 2) < FEWEST_ROWS:
+        lines.append("too few rows to compare real data with real data: there will be no bound")
     if contents.get("damaged_blocks"):
         lines.append(f"{contents['damaged_blocks']} images have a damaged EXIF or MPF block, which is passed over")
     return "\n  ".join(lines)
@@ -186,12 +188,11 @@ def _split(
 
 
 def _check_enough(name: str, split: Mapping[str, int], wanted: bool) -> None:
-    """Refuse, before any training, what has no covariance afterwards."""
-    fewest = min(split.values()) if wanted or split["test"] else split["train"] // 2
-    if fewest < FEWEST_ROWS:
+    """Refuse, before any training, a data set that has no covariance, or no held-out rows where these are asked for."""
+    if split["train"] < FEWEST_ROWS or (wanted and not split["test"]):
         raise DataError(
-            f"'{name}' has {split['train']} images for training and {split['test']} held out",
-            why=f"{FEWEST_ROWS} at least are compared with each other: those held out with the rest, or the halves",
+            f"'{name}' has {split['train']} rows for training and {split['test']} held out",
+            why=f"samples are compared with the mean and the covariance of {FEWEST_ROWS} rows or more",
             fix=f"more images, or another datasets.{name}.options.holdout",
         )
 

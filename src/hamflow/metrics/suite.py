@@ -15,6 +15,7 @@ from hamflow.metrics.kernel import kernel_distance, mmd
 from hamflow.metrics.moments import moments_of
 from hamflow.metrics.reference import Reference, thin
 
+FEWEST_ROWS = 2
 Value = float | Mapping[str, float] | None
 
 
@@ -113,11 +114,17 @@ def headline(names: Collection[str]) -> str:
 
 
 def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Every metric that applies: {name: {"value", "n", "features", ...}}; n samples were used."""
+    """Every metric that applies: {name: {"value", "n", "features", ...}}; n samples were used.
+
+    Fewer than two samples or data have no covariance: then every value is None.
+    """
+    few = min(len(comparison.samples), comparison.reference.n) < FEWEST_ROWS
     measured = {}
     for (kind, name), metric in _METRICS.items():
-        value = metric(comparison) if kind == comparison.kind else None
-        if value is not None:
+        if kind != comparison.kind:
+            continue
+        value = None if few else metric(comparison)
+        if value is not None or few:
             row = dict(value) if isinstance(value, Mapping) else {"value": value}
             common = {"n": len(comparison.samples), "features": comparison.features}
             measured[name.format(suffix=comparison.suffix)] = {**common, **row}

@@ -60,9 +60,9 @@ def build_reference(
     """Write the statistics of a data set and, with `output`, real-nfe0.json: what real data reach.
 
     Images: statistics of the training part; the bound compares the test part with it or, where nothing was
-    held out, one random half of it with the other (n is the half's). Points: a fresh draw from the law, of
-    another stream than the training points, or some of the points where the law is unknown; the bound compares it
-    with a second one.
+    held out, one random half of it with the other (n is the half's); a single image gives no bound. Points: a fresh draw
+    from the law, of another stream than the training points, or some of the points where the law is unknown; the bound
+    compares it with a second one.
 
     Args:
         spec: `hamflow.config.evaluation_spec` without a method.
@@ -77,7 +77,7 @@ def build_reference(
     from hamflow import data as datasets
     from hamflow.metrics.embedding import Embedding, bound_rows, reference_rows
     from hamflow.metrics.reference import save, summarise
-    from hamflow.metrics.suite import measure
+    from hamflow.metrics.suite import FEWEST_ROWS, measure
 
     began = time.perf_counter()
     dataset = datasets.load(data, verify=True)
@@ -95,7 +95,7 @@ def build_reference(
     save(reference, whole)
     if output is not None:
         real, against = bound_rows(spec, dataset, embed, rows)
-        whole = whole if against is rows else summarise(against, facts)
+        whole = whole if against is rows or len(against) < FEWEST_ROWS else summarise(against, facts)
         measured = measure(embed.comparison(real, whole))
         setting = {"sampler": "real", "nfe": 0, "seed": 0}
         _write(output / f"{BOUND_SETTING}.json", spec, setting, measured, origin(**facts, seed=0))
@@ -201,5 +201,6 @@ def _write(
     """Write the metrics JSON of the contract, and a line on the terminal."""
     about = {key: spec[key] for key in IDENTITY} | {key: setting[key] for key in ("sampler", "nfe", "seed")}
     write_json(path, {**about, "metrics": measured, "provenance": known})
-    numbers = ", ".join(f"{metric} {row['value']:.4g} (n={row['n']})" for metric, row in measured.items())
+    known_values = {metric: row for metric, row in measured.items() if row["value"] is not None}
+    numbers = ", ".join(f"{metric} {row['value']:.4g} (n={row['n']})" for metric, row in known_values.items()) or "too few rows"
     print(f"{about['preset']}/{about['dataset']}/{about['method']}/seed{about['seed']} {path.stem}: {numbers}", flush=True)

@@ -38,7 +38,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     runs of this work: commit, host, seconds of each setting.
 
     Sample i starts from noise of seed `1e6 seed + i`, whatever the batch size, sampler and device; the class label of a
-    conditional model is that number modulo the number of classes.
+    conditional model is by that number too, and has the proportions of the training part.
 
     Args:
         spec: `hamflow.config.sampling_spec`.
@@ -73,12 +73,14 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         params_sha256=fingerprint(spec),
         device=runtime.describe_device(chosen),
     )
+    seeds = range(first, first + spec["n_samples"])
+    labels = torch.from_numpy(dataset.draw_labels(seeds)) if generator.classes else None
     for left in output.glob("*-nfe*.*"):
         left.unlink()
     seconds = {}
     for sampler, nfe in spec["settings"]:
         began = time.perf_counter()
-        samples, spent = generator.sample(range(first, first + spec["n_samples"]), sampler, nfe)
+        samples, spent = generator.sample(seeds, sampler, nfe, labels)
         if not bool(torch.isfinite(samples).all()):
             raise DivergenceError(
                 f"{sampler} with {nfe} evaluations gave samples that are not finite, from {checkpoint}",
