@@ -3,11 +3,12 @@
 The options of an object are one struct, from which come their defaults, types and ranges, and the error about a mistake.
 """
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from reprlib import Repr
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hamflow.errors import ConfigurationError, nearest
+from hamflow.files import untrusted
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -145,9 +147,62 @@ def convert(kind: Any, value: Any, where: str, of: str = "") -> Any:
     except msgspec.ValidationError as error:
         raise _mistake(kind, value, where, str(error)) from None
     for meta in get_args(kind)[1:] if inner is not kind else ():
-        if meta.extra:
+        if meta.extra and "check" in meta.extra:
             meta.extra["check"](value, where)
     return found
+
+
+def typed(kind: Any, value: Any, text: type[str]) -> Any:
+    """What was written without quotes, with the types of YAML; where `kind` is a text, as it was written.
+
+    Args:
+        kind: a struct or another type, of which the value may be a part only.
+        text: the class of what was written without quotes.
+    Raises:
+        ValueError: what is no YAML.
+    """
+    if isinstance(value, Mapping):
+        return {key: typed(_part(kind, key), nested, text) for key, nested in value.items()}
+    if isinstance(value, list):
+        return [typed(_part(kind, 0), nested, text) for nested in value]
+    if not isinstance(value, text) or (value == "" and text is str):
+        return value
+    wanted = set(_leaves(kind))
+    if str in wanted:
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        return None if value in ("null", "~") else value[1:-1] if quoted else str(value)
+    try:
+        found = untrusted.parse_yaml(value, mark=True)
+        found = untrusted.parse_yaml(value) if isinstance(found, str) else typed(kind, found, untrusted.Unquoted)
+    except ValueError:
+        if kind is Any:
+            return str(value)
+        raise
+    if isinstance(found, str) and float in wanted:  # 1e3, which YAML 1.1 calls a text
+        with contextlib.suppress(ValueError):
+            return float(found)
+    return found
+
+
+def _part(kind: Any, key: Any) -> Any:
+    """The type of what stands in a value of a type at a key."""
+    if get_origin(kind) is Annotated:
+        extra = [meta.extra["kind"] for meta in get_args(kind)[1:] if meta.extra and "kind" in meta.extra]
+        return _part(extra[0] if extra else get_args(kind)[0], key)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return next((field.type for field in msgspec.structs.fields(kind) if field.name == key), Any)
+    if get_origin(kind) in (Union, types.UnionType):
+        return next((part for option in get_args(kind) if (part := _part(option, key)) is not Any), Any)
+    return get_args(kind)[-1 if get_origin(kind) is dict else 0] if get_origin(kind) in (dict, list, tuple) else Any
+
+
+def _leaves(kind: Any) -> Any:
+    """The types that a value of a type may have."""
+    if get_origin(kind) in (Annotated, Union, types.UnionType):
+        for part in get_args(kind)[: 1 if get_origin(kind) is Annotated else None]:
+            yield from _leaves(part)
+    else:
+        yield kind
 
 
 def _convert_struct(kind: type[Struct], value: Any, where: str, of: str) -> Struct:
@@ -157,11 +212,7 @@ def _convert_struct(kind: type[Struct], value: Any, where: str, of: str) -> Stru
     owner = f" of {of}" if of else ""
     for key in value:
         if key not in fields and kind.__struct_config__.forbid_unknown_fields:
-            raise ConfigurationError(
-                f"unknown key `{_at(where, key)}`{owner}",
-                why="a misspelt key would silently leave the default",
-                fix=nearest(str(key), fields) if fields else "there are no options",
-            )
+            raise unknown(where, key, fields, of)
     if missing := [name for name, field in fields.items() if field.required and name not in value]:
         raise ConfigurationError(f"`{_at(where, missing[0])}`{owner} is missing", fix="params.yaml shows every key")
     found = {name: convert(fields[name].type, v, _at(where, name)) for name, v in value.items() if name in fields}
@@ -171,8 +222,18 @@ def _convert_struct(kind: type[Struct], value: Any, where: str, of: str) -> Stru
         raise ConfigurationError(f"`{where}` {error}") from error
 
 
+def unknown(where: str, key: Any, known: Iterable[str], of: str = "") -> ConfigurationError:
+    """The error about a key that does not exist."""
+    return ConfigurationError(
+        f"unknown key `{_at(where, key)}`{f' of {of}' if of else ''}",
+        why="a misspelt key would silently leave the default",
+        fix=nearest(str(key), known) if known else "there are no options",
+    )
+
+
 def _at(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
+    key = _short.repr_str(str(key), 1)[1:-1]
+    return f"{where}.{key}" if where else key
 
 
 def _mistake(kind: Any, value: Any, where: str, message: str) -> ConfigurationError:

@@ -113,7 +113,9 @@ def usable(found, root):
     for dataset in found["run"]["datasets"]:
         specs.append(config.dataset_spec(found, dataset))
         for method in found["run"]["methods"]:
-            specs += [spec(found, dataset, method) for spec in (config.training_spec, config.sampling_spec, config.hsd_spec)]
+            specs += [
+                spec(found, dataset, method) for spec in (config.training_spec, config.sampling_spec, config.discrepancy_spec)
+            ]
             for seed in found["seeds"]:
                 place = (root / "results" / found["preset"] / dataset / method / f"seed{seed}").resolve()
                 assert place.parents[3] == root / "results"
@@ -179,8 +181,8 @@ def test_any_settings(sandbox, settings):
     st.one_of(
         texts,
         values.map(lambda value: json.dumps(value)),
-        altered(config.training_spec(DEFAULTS, "digits", "edm")).map(lambda spec: json.dumps(spec)),
-        spoilt([json.dumps(config.training_spec(DEFAULTS, "digits", "edm")).encode()]).map(
+        altered(config.training_spec(config.check(DEFAULTS), "digits", "edm")).map(lambda spec: json.dumps(spec)),
+        spoilt([json.dumps(config.training_spec(config.check(DEFAULTS), "digits", "edm")).encode()]).map(
             lambda b: b.decode(errors="replace")
         ),
     )

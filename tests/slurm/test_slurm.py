@@ -58,7 +58,7 @@ def pool():
 @pytest.fixture(scope="module")
 def faulty_parameters():
     parameters = config.merge(config.load([ROOT / "params.yaml", ROOT / "workflow/presets/smoke.yaml"]), TINY)
-    parameters["score"] |= {"hsd": parameters["score"]["hsd"] | {"sigmas": []}, "experiments": {}}
+    parameters["metrics"]["hsd"]["sigmas"], parameters["studies"] = [], {}
     parameters["datasets"]["checkerboard"]["training"] |= TRAINING
     return yaml.safe_dump(parameters | {"preset": "quickstart", "seeds": [0, 1, 2], "tracking": {"uri": "", "experiment": "x"}})
 

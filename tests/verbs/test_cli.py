@@ -103,13 +103,13 @@ def test_a_class_conditional_model_draws_every_class_in_turn(chain, tmp_path):
         ("training.learning_rte=0.1", ["unknown key `training.learning_rte`", "Did you mean 'learning_rate'?"]),
         ("methods.oscillation.trainin={}", ["`methods.oscillation.trainin`", "Did you mean 'training'?"]),
         ("networks.unet.chanels=3", ["`networks.unet.chanels`", "Did you mean 'channels'?"]),
-        ("training.batch=many", ["`training.batch`", "'many' is not of type 'integer'"]),
-        ("training.batch=0", ["`training.batch`", "minimum of 1"]),
+        ("training.batch=many", ["`training.batch`", "Expected int, got str"]),
+        ("training.batch=0", ["`training.batch`", "Expected int >= 1"]),
         ("sampling.settings.heun=[10]", ["heun spends 2*steps - 1", "use 9 or 11"]),
         ("run.datasets=[digit]", ["'digit' is not in `datasets`", "Did you mean 'digits'?"]),
         ("methods.oscillation.flow.alpha=-1", ["alpha` = -1: Expected float > 0"]),
         ("methods.oscillation.flow.name=oscilation", ["unknown flow 'oscilation'", "Did you mean 'oscillation'?"]),
-        ("sampling.sigma_min=100", ["is not below `sampling.sigma_max`"]),
+        ("sampling.sigma_min=100", ["not below sigma_max"]),
         ("nothing", ["not of the form key=value"]),
     ],
 )
@@ -243,13 +243,13 @@ def test_threads_that_are_no_number(chain, capsys, tmp_path, monkeypatch, thread
 def test_a_specification_that_lacks_a_key(capsys, tmp_path, verb, spec):
     paths = {"train": ["--data", "d"], "sample": ["--data", "d", "--checkpoint", "c"]}.get(verb, [])
     paths = ["--data", "d", "--reference", "r"] if verb == "evaluate" else paths
-    refused(capsys, [verb, "--spec", spec, *paths, "--output", tmp_path / "x"], "required")
+    refused(capsys, [verb, "--spec", spec, *paths, "--output", tmp_path / "x"], "`--spec.")
 
 
 @pytest.mark.parametrize("option", ["name", "self"])
 def test_an_option_that_is_named_like_an_argument(chain, capsys, tmp_path, option):
     job = ["prepare", "smoke/rings", *PARAMS, "--set", f"datasets.rings.options={{{option}: 1}}"]
-    refused(capsys, [*job, "--output", tmp_path / "x"], f"unknown key `options.{option}`")
+    refused(capsys, [*job, "--output", tmp_path / "x"], f"unknown key `datasets.rings.options.{option}`")
 
 
 def test_a_file_in_the_place_of_a_folder(chain, capsys, tmp_path):

@@ -18,7 +18,7 @@ from hamflow.verbs import plot as figures
 
 ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
 
-config = pipeline.checked(config, dict(workflow.config_settings.config))
+config = pipeline.checked(workflow.config_settings.configfiles, dict(workflow.config_settings.config))
 
 PRESET = paths.Preset(config["preset"])
 RUN = PRESET.run("{dataset}", "{method}", "{seed}")

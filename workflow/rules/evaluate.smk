@@ -44,7 +44,7 @@ rule discrepancy:
         gpu=GPU,
     params:
         at=at,
-        spec=spec("hsd"),
+        spec=spec("discrepancy"),
     shell:
         job("discrepancy", RUN.name)
 

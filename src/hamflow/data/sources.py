@@ -56,18 +56,19 @@ def build(name: str, options: Mapping[str, Any] | None = None, where: str = "") 
     """The source of that name with its options, not yet read.
 
     Args:
-        where: the key of the parameters at which the options stand.
+        where: the key of the parameters at which source and options stand.
     Raises:
         ConfigurationError: an unknown source or option, or a value that cannot be.
     """
-    _SOURCES.check(name, options or {}, where)
-    return _SOURCES.get(name)(**(options or {}))
+    source = _SOURCES.get(name, f"{where}source")
+    _SOURCES.check(name, options or {}, f"{where}options")
+    return source(**(options or {}))
 
 
-def build_split(name: str, options: Mapping[str, Any], where: str = "options") -> tuple[Source, float]:
+def build_split(name: str, options: Mapping[str, Any], where: str = "") -> tuple[Source, float]:
     """The source and the option `holdout`, which every source has: the fraction of the rows that is the test part."""
     rest = dict(options)
-    holdout = convert(Fraction, rest.pop("holdout", 0.0), f"{where}.holdout")
+    holdout = convert(Fraction, rest.pop("holdout", 0.0), f"{where}options.holdout")
     return build(name, rest, where), holdout
 
 

@@ -1,8 +1,8 @@
 """JSON and YAML that anyone may have written: read as plain, finite values of bounded size, or refused.
 
-A parser alone is not enough. YAML aliases make a page of text a terabyte of values, nesting overruns the stack, and dates,
-sets, NaN and control characters would fail far from where they were written. Errors are predicates, "is not YAML: ...", so
-that the caller puts the file's name before them.
+A parser alone is not enough. YAML aliases make a page of text a terabyte of values, and are refused; nesting overruns the
+stack; dates, sets, NaN and control characters would fail far from where they were written. Errors are predicates, "is not
+YAML: ...", so that the caller puts the file's name before them.
 """
 
 import json
@@ -22,20 +22,25 @@ LONGEST_NUMBER = 100  # characters
 NUMBER_OF_BASE_60 = re.compile(r"[-+]?\d[\d_]*:")  # YAML 1.1 has it, 1:30 is 90: quadratic in its length, unless it overflows
 
 
-def parse_yaml(text: str) -> Any:
+class Unquoted(str):
+    """A YAML scalar without quotes, of which the reader has not yet decided whether it is a text or a number."""
+
+
+def parse_yaml(text: str, mark: bool = False) -> Any:
     """The value of a YAML text.
 
+    Args:
+        mark: leave what has no quotes as `Unquoted`.
     Raises:
-        ValueError: no YAML, tags, or a value that `check` refuses.
+        ValueError: no YAML, tags, aliases, or what `check` refuses.
     """
     _bounded(text, MOST_CHARACTERS)
     try:
-        size = _expanded_size(text)
-        value = yaml.safe_load(text) if size <= MOST_VALUES else None
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value = None if node is None else _value(loader, node, mark)
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: a date or a number that cannot be
         raise ValueError(f"is not YAML: {error}") from error
-    if size > MOST_VALUES:
-        raise _too_large(MOST_VALUES)
     check(value)
     return value
 
@@ -105,37 +110,38 @@ def _too_large(most_values: int) -> ValueError:
     return ValueError(f"holds more than {most_values} values, or is nested deeper than {DEEPEST}")
 
 
-def _expanded_size(text: str) -> int:
-    """Values that a YAML text stands for, found before any is built: aliases multiply, and merge keys copy.
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, tags and deep nesting before anything is built."""
 
-    At most one more than `MOST_VALUES`, which also stands for what is nested too deep, or in itself.
+    depth = 0
 
-    Raises:
-        ValueError: tags; plain values need none.
-    """
-    sizes: dict[str, int] = {}  # of the anchored nodes that are complete
-    opened: list[tuple[str | None, int]] = [(None, 0)]  # anchor and size so far of each collection under way
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if getattr(event, "tag", None) not in (None, "!"):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it has the alias *{event.anchor}; write out what it stands for")
+        if event.tag not in (None, "!"):
             raise ValueError(f"it has the tag {event.tag}")
-        if isinstance(event, yaml.CollectionStartEvent):
-            opened.append((event.anchor, 1))
-            if len(opened) > DEEPEST:
-                return MOST_VALUES + 1
-        elif isinstance(event, yaml.AliasEvent):
-            _add(opened, sizes.get(event.anchor, MOST_VALUES + 1))
-        elif isinstance(event, yaml.ScalarEvent):
-            if event.implicit[0] and len(event.value) > LONGEST_NUMBER and NUMBER_OF_BASE_60.match(event.value):
-                raise ValueError(f"it has a number of {len(event.value)} characters")
-            sizes |= {event.anchor: 1} if event.anchor else {}
-            _add(opened, 1)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = opened.pop()
-            sizes |= {anchor: size} if anchor else {}
-            _add(opened, size)
-    return opened[0][1]
+        self.depth += 1
+        if self.depth > DEEPEST + 1:
+            raise _too_large(MOST_VALUES)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-def _add(opened: list[tuple[str | None, int]], size: int) -> None:
-    anchor, before = opened.pop()
-    opened.append((anchor, min(before + size, MOST_VALUES + 1)))
+def _value(loader: _Loader, node: Any, mark: bool) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(loader, item, mark) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {_key(loader, key): _value(loader, value, mark) for key, value in node.value}
+    if node.style is None and mark:
+        return Unquoted(node.value)
+    if node.style is None and len(node.value) > LONGEST_NUMBER and NUMBER_OF_BASE_60.match(node.value):
+        raise ValueError(f"it has a number of {len(node.value)} characters")
+    return loader.construct_object(node)
+
+
+def _key(loader: _Loader, node: Any) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError("it has a key that is no text")
+    return _value(loader, node, False)

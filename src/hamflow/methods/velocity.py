@@ -36,6 +36,10 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     parameterisation: PARAMETERISATIONS.name()
     times: LAWS.entry("law")
 
+    def check(self, box: tuple[float, float]) -> None:
+        """Raise ConfigurationError for a flow that cannot carry data in a box, or that the parameterisation does not fit."""
+        parameterisation.build(self.parameterisation, flows.resolve(self.flow, 1.0, box), 1.0)
+
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "VelocityObjective":
         flow = flows.resolve(self.flow, data.sigma_data, data.box)
         scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)

@@ -18,7 +18,7 @@ def runs(parameters: Parameters) -> list[Run]:
 
 def settings(parameters: Parameters, method: str) -> list[str]:
     """The settings, <sampler>-nfe<n>, at which a method is sampled."""
-    return [setting_of(sampler, nfe) for sampler, nfe in _pairs(parameters, method)]
+    return [setting_of(sampler, nfe) for sampler, nfe in config.sampler_settings(dict(parameters), method)]
 
 
 def methods_by_settings(parameters: Parameters) -> dict[tuple[str, ...], list[str]]:
@@ -31,17 +31,14 @@ def methods_by_settings(parameters: Parameters) -> dict[tuple[str, ...], list[st
 
 def largest_setting(parameters: Parameters, method: str) -> str:
     """The setting of a method with the most evaluations, at which its samples are shown."""
-    return setting_of(*max(_pairs(parameters, method), key=lambda pair: pair[1] if pair[1] != "auto" else 0))
-
-
-def _pairs(parameters: Parameters, method: str) -> list[tuple[str, int | str]]:
-    own = parameters["methods"][method].get("samplers")
-    return config.sampler_settings({"sampling": {"settings": own}} if own else dict(parameters))
+    return setting_of(
+        *max(config.sampler_settings(dict(parameters), method), key=lambda pair: pair[1] if pair[1] != "auto" else 0)
+    )
 
 
 def studies(parameters: Parameters) -> list[str]:
     """The experiments that are no row of Table 1."""
-    return sorted(parameters["score"]["experiments"])
+    return sorted(parameters["studies"])
 
 
 def metrics(parameters: Parameters) -> list[Path]:
@@ -50,7 +47,7 @@ def metrics(parameters: Parameters) -> list[Path]:
     found = [preset.bound(dataset).metrics / f"{BOUND_SETTING}.json" for dataset in parameters["run"]["datasets"]]
     for run in runs(parameters):
         found += [run.metrics / f"{setting}.json" for setting in settings(parameters, run.method)]
-        found += [run.metrics / f"{HSD}.json"] if parameters["score"]["hsd"]["sigmas"] else []
+        found += [run.metrics / f"{HSD}.json"] if parameters["metrics"]["hsd"]["sigmas"] else []
     return found
 
 

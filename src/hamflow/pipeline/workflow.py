@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hamflow import config
 from hamflow.errors import ConfigurationError, UserError
 from hamflow.files import fingerprint, write_text
@@ -19,38 +17,27 @@ from hamflow.pipeline.paths import CHECKPOINT, STATE, Preset
 DEFAULTS = Path("params.yaml")
 
 
-def checked(parameters: Mapping[str, Any], by_hand: Mapping[str, Any]) -> config.Config:
+def checked(files: Iterable[Path], by_hand: Mapping[str, Any]) -> config.Config:
     """The parameters, validated; a user's mistake ends Snakemake with its paragraph and exit code 2.
 
     Args:
-        parameters: as Snakemake merged them. by_hand: what `--config` gave.
+        files: of `--configfile`. by_hand: what `--config` gave.
     """
     try:
-        complete = config.check(config.merge(parameters, typed(by_hand)))
+        complete = config.resolve([DEFAULTS, *files], by_hand)
         refuse_changed_data(complete)
-        if not config.sampler_settings(complete):
-            raise ConfigurationError("`sampling.settings` names no sampler with a budget", fix="for example {heun: [9]}")
         return complete
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 
 
-def typed(value: Any) -> Any:
-    """What `--config` gave, with the types of YAML: Snakemake reads what is nested, as in `training={batch: 64}`, as text."""
-    if isinstance(value, Mapping):
-        return {key: typed(nested) for key, nested in value.items()}
-    if isinstance(value, list):
-        return [typed(nested) for nested in value]
-    return yaml.safe_load(value) if isinstance(value, str) and value else value  # an empty text is one
-
-
 def refuse_changed_data(parameters: config.Config) -> None:
     """data/<dataset> is shared by all presets, so an overlay may add data sets but not redefine one of the defaults."""
-    defaults = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))["datasets"]
+    defaults = config.read([DEFAULTS])["datasets"]
     for name in defaults.keys() & parameters["datasets"].keys():
-        for key in ("source", "options"):
-            here, there = parameters["datasets"][name][key], defaults[name][key]
+        for key, default in (("source", None), ("options", {})):
+            here, there = parameters["datasets"][name][key], defaults[name].get(key, default)
             if here != there:
                 raise ConfigurationError(
                     f"`datasets.{name}.{key}` is {here} here, but {there} in {DEFAULTS}",

@@ -1,50 +1,48 @@
 """The discrepancy of the score that a trained generative model implies."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta, field
 from torch import Tensor, nn
 
 from hamflow import draws
+from hamflow.dynamics import SCHEMES
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
+from hamflow.registry import Count, NotNegative, Options, Positive, convert
 from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
 
 Denoiser = Callable[[Tensor, float], Tensor]  # (y, sigma) -> E[x_0 | x_0 + sigma n = y]
-RESERVED = {"horizon", "times", "steps", "scheme", "seed", "batch"}  # entries of `ModelSpec`, not of an estimator
 SCHEME = "mclachlan"
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """How the discrepancy of a trained model is measured.
+class ModelSpec(Options, kw_only=True, frozen=True):
+    """How the discrepancy of a trained model is measured."""
 
-    Attributes:
-        sigmas: noise levels, data units. horizon: T / sigma. times: number of times in (0, T]. samples: of the data.
-        steps, scheme: of integration to T; see `score_discrepancy`.
-        estimator: of `hamiltonian_score_discrepancy`, with its default.
-        options: of the estimator, by kind of data: {image: {...}, point: {...}}; a key `estimator` there names another.
-        batch: network evaluations at a time. seed: of noise, velocities and critics.
-        perturbation: every weight of the network is first changed by so many of its tensor's root mean squares, times a
-            normal number: what the discrepancy of a spoilt model is; 0: the model as it is.
-        about: what the result says of itself: preset, dataset, method, label, ...
-    """
+    sigmas: tuple[Positive, ...] = (0.1, 0.3, 1.0)  # noise levels, data units
+    horizon: Positive = 1.0  # T / sigma
+    times: Count = 4  # how many in (0, T]
+    samples: Annotated[int, Meta(ge=8)] = 10_000  # of the data
+    steps: Count = 4  # of integration to T, see `score_discrepancy`
+    scheme: Literal[tuple(SCHEMES)] = SCHEME  # type: ignore[valid-type]
+    estimator: str | None = None  # see `hamflow.score.estimators`; None: its default
+    # of the estimator, by kind of data; a key `estimator` there names another one
+    options: dict[Literal["image", "point"], dict[str, Any]] = field(default_factory=dict)
+    batch: Count = 1024  # network evaluations at a time
+    seed: Annotated[int, Meta(ge=0)] = 0  # of noise, velocities and critics
+    # Every weight of the network is first changed by so many of its tensor's root mean squares, times a normal number: what the
+    # discrepancy of a spoilt model is; 0: the model as it is.
+    perturbation: NotNegative = 0.0
+    about: dict[str, Any] = field(default_factory=dict)  # what the result says of itself: preset, dataset, method, label, ...
 
-    sigmas: tuple[float, ...] = (0.1, 0.3, 1.0)
-    horizon: float = 1.0
-    times: int = 4
-    samples: int = 10_000
-    steps: int = 4
-    scheme: str = SCHEME
-    estimator: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    batch: int = 1024
-    seed: int = 0
-    perturbation: float = 0.0
-    about: dict[str, Any] = field(default_factory=dict)
+    def __post_init__(self) -> None:
+        for kind, options in self.options.items():
+            if reserved := sorted(options.keys() & set(self.__struct_fields__) - {"estimator"}):
+                raise ValueError(f"has `options.{kind}` with `{reserved[0]}`, which is no estimator's")
 
 
 def model_discrepancy(
@@ -142,9 +140,7 @@ def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: An
         ConfigurationError: a key or value that cannot be.
         DivergenceError: the implied score drives trajectories out of the finite numbers.
     """
-    from hamflow.studies.base import read
-
-    spec = read(ModelSpec, settings)
+    spec = convert(ModelSpec, settings, "metrics.hsd")
     perturb(model.module, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
@@ -172,8 +168,6 @@ def perturb(network: nn.Module, size: float, seed: int = 0) -> None:
 def _metric(
     spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    if reserved := sorted(RESERVED & options.keys()):
-        raise ConfigurationError(f"`options` has `{reserved[0]}`, which is no estimator's", fix="give it beside `options`")
     noise = smoothing_noise(spec.seed, x)
     noisy = model.flow.settle(x + sigma * noise)
     force = implied_score(model, sigma, label, spec.batch)

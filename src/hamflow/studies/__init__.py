@@ -21,10 +21,10 @@ def names() -> list[str]:
     return sorted({module.name for module in pkgutil.iter_modules(__path__)} - SHARED)
 
 
-def get(name: str) -> ModuleType:
+def get(name: str, where: str = "studies") -> ModuleType:
     """The module of a study. Raises ConfigurationError, naming the nearest."""
     if name not in names():
-        raise ConfigurationError(f"there is no study '{name}'", fix=nearest(name, names()))
+        raise ConfigurationError(f"`{where}`: there is no study '{name}'", fix=nearest(name, names()))
     return importlib.import_module(f"{__name__}.{name}")
 
 

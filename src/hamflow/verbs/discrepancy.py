@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
-    spec = arguments.specification(options, place, lambda c, r: config.hsd_spec(c, r.dataset, r.method))
+    spec = arguments.specification(options, place, lambda c, r: config.discrepancy_spec(c, r.dataset, r.method))
     evaluate_checkpoint(
         spec,
         arguments.path(options, "checkpoint", place and place.checkpoint),

@@ -1,0 +1,239 @@
+"""Reading parameter files and what is given by hand, merging and checking."""
+
+import contextlib
+import json
+import os
+import reprlib
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+import hamflow
+from hamflow.config.sections import BOUND, Parameters
+from hamflow.errors import ConfigurationError, nearest
+from hamflow.files import fingerprint, untrusted
+from hamflow.registry import convert, typed
+
+Config = dict[str, Any]
+
+VERDICTS = Path(".snakemake", "hamflow-checked")  # parameters that passed, by their fingerprint
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Config:
+    """A new configuration: mappings merged key by key, everything else replaced (as Snakemake's --configfile does)."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def load(paths: Iterable[str | Path], settings: Iterable[str] = ()) -> Config:
+    """Read parameter files, each overlaying those before it, then `a.b=value` settings; checked.
+
+    Raises:
+        ConfigurationError: a file that is absent or no YAML mapping; a key, type or value that cannot be.
+    """
+    config = read(paths)
+    for setting in settings:
+        config = merge(config, _parse_setting(setting))
+    return check(config)
+
+
+def read(paths: Iterable[str | Path]) -> Config:
+    """Parameter files merged, not yet checked. Raises ConfigurationError for a file that is absent or no YAML mapping."""
+    config: Config = {}
+    for path in paths:
+        config = merge(config, _read(path))
+    return config
+
+
+def resolve(paths: Iterable[str | Path], values: Any) -> Config:
+    """The parameters of a workflow, checked; says on the terminal what was given by hand and has no effect somewhere.
+
+    Args:
+        paths: the parameter files, defaults first. values: of `--config`, as Snakemake read them.
+    Raises:
+        ConfigurationError: as `check`; a path of data that is not there; no sampler with a budget.
+    """
+    given, files = by_hand(values), read(paths)
+    config = check(merge(files, given))
+    for line in beaten(config, merge(_of_experiment(files), given)):
+        print(f"Note: {line}", file=sys.stderr)
+    check_paths(config)
+    if not any(config["sampling"]["settings"].values()):
+        raise ConfigurationError("`sampling.settings` names no sampler with a budget", fix="for example {heun: [9]}")
+    return config
+
+
+def by_hand(values: Any) -> Config:
+    """What Snakemake's `--config` gave, where all that is nested is text, with the types of the parameters."""
+    try:
+        return typed(Parameters, values, str)
+    except ValueError as error:
+        raise ConfigurationError(f"--config {error}") from error
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """The YAML of parameters, which `load` reads back as they are."""
+    apart = json.loads(json.dumps(config))  # for what occurs twice YAML would write an alias, which is refused when it is read
+    return yaml.safe_dump(apart, sort_keys=False, allow_unicode=True, width=200)
+
+
+def check(config: Mapping[str, Any]) -> Config:
+    """Check everything that is named in a merged configuration; returns a copy without nulls and with all defaults of sections.
+
+    A null in an overlay takes a key away, for example `decades` where another time law replaces log_uniform.
+
+    Raises:
+        ConfigurationError: names the key, the value found, and the nearest legal key or value.
+    """
+    try:
+        untrusted.check(config)
+    except ValueError as error:
+        raise ConfigurationError(f"what the parameters hold cannot be: it {error}") from error
+    given = without_nulls(config)
+    checked = without_nulls(msgspec.to_builtins(convert(Parameters, given, "")))
+    for name, entry in given["methods"].items():
+        checked["methods"][name] = {**entry, **checked["methods"][name]}
+    _check_references(checked)
+    _check_registered(checked)
+    return checked
+
+
+def check_paths(config: Config) -> None:
+    """Raise ConfigurationError for a data set of `run` whose files are not there."""
+    for name in config["run"]["datasets"]:
+        path = config["datasets"][name]["options"].get("path")
+        if isinstance(path, str) and not Path(path).exists():
+            raise ConfigurationError(
+                f"`datasets.{name}.options.path` = {path!r}: there is no such folder or archive",
+                fix="the path is looked up from the working directory",
+            )
+
+
+def beaten(config: Config, overrides: Mapping[str, Any]) -> list[str]:
+    """Sentences on what of some overrides of `training` and `sampling.settings` does not apply, and where.
+
+    Args:
+        config: checked, with the overrides. overrides: what was given by hand.
+    """
+    told = []
+    for catalogue in ("datasets", "methods"):
+        for name in config["run"][catalogue]:
+            entry, given = config[catalogue][name], overrides.get(catalogue, {}).get(name, {})
+            for key in overrides.get("training", {}):
+                if key in entry["training"] and key not in given.get("training", {}):
+                    own = f"`{catalogue}.{name}.training.{key}` = {entry['training'][key]}"
+                    told.append(f"`training.{key}` does not reach {name}, which has {own}")
+            if "settings" in overrides.get("sampling", {}) and "samplers" in entry and "samplers" not in given:
+                told.append(f"`sampling.settings` does not reach {name}, which has `{catalogue}.{name}.samplers`")
+    return told
+
+
+def _read(path: str | Path) -> Config:
+    try:
+        content = _typed_yaml(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"there is no parameter file {path}", fix="the default is params.yaml") from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"the parameter file {path} is a folder", fix="the default is params.yaml") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} is not a mapping of keys to values")
+    return content
+
+
+def _of_experiment(config: Config) -> Config:
+    """What `dvc exp run --set-param` changed in params.yaml: DVC tells its commands the commit from which it began."""
+    if not (revision := os.environ.get("DVC_EXP_BASELINE_REV")):
+        return {}
+    shown = subprocess.run(["git", "show", f"{revision}:params.yaml"], capture_output=True, text=True, encoding="utf-8")
+    try:
+        return _difference(_typed_yaml(shown.stdout), config) if shown.returncode == 0 else {}
+    except ValueError:
+        return {}
+
+
+def _difference(old: Config, new: Config) -> Config:
+    """The overlay that makes the new configuration of the old one, but for keys that went."""
+    changed = {key: value for key, value in new.items() if key not in old or old[key] != value}
+    both = {key for key in changed if isinstance(changed[key], Mapping) and isinstance(old.get(key), Mapping)}
+    return {key: _difference(old[key], value) if key in both else value for key, value in changed.items()}
+
+
+def _typed_yaml(text: str) -> Any:
+    content = untrusted.parse_yaml(text, mark=True)
+    return typed(Parameters, content, untrusted.Unquoted) if isinstance(content, dict) else content
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: without_nulls(nested) for key, nested in value.items() if nested is not None}
+    return [without_nulls(nested) for nested in value] if isinstance(value, list | tuple) else value
+
+
+def _parse_setting(setting: str) -> Config:
+    path, equals, text = setting.partition("=")
+    keys = path.split(".", untrusted.DEEPEST)
+    if not equals or not path or len(keys) > untrusted.DEEPEST:
+        raise ConfigurationError(
+            f"{reprlib.repr(setting)} is not of the form key=value", fix="for example training.train_kimg=8"
+        )
+    value: Any = text
+    for key in reversed(keys):
+        value = {key: value}
+    try:
+        return typed(Parameters, value, str)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: the value {error}") from error
+
+
+def _check_references(config: Config) -> None:
+    """Raise ConfigurationError for a name that is not in its catalogue, or stands twice."""
+    for key, names in (("seeds", config["seeds"]), *((f"run.{key}", names) for key, names in config["run"].items())):
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"`{key}` = {reprlib.repr(names)} names one twice")
+
+    def require(catalogue: str, name: str) -> None:
+        if name not in config[catalogue]:
+            fix = nearest(name, config[catalogue]) + f" Or add it to `{catalogue}`."
+            raise ConfigurationError(f"'{name}' is not in `{catalogue}`", fix=fix)
+
+    for catalogue in ("datasets", "methods"):
+        for name in config["run"][catalogue]:
+            require(catalogue, name)
+    for entry in config["datasets"].values():
+        require("networks", entry["network"])
+    for entry in config["methods"].values():
+        for parent in entry.get("parents", {}).values():
+            require("methods", parent)
+    if BOUND in config["methods"]:
+        raise ConfigurationError(f"no method may be called `{BOUND}`: that is the folder of the bound")
+
+
+def _check_registered(config: Config) -> None:
+    """Raise ConfigurationError for an option, or an object that is registered by name, that cannot be.
+
+    They are registered by modules that import torch, which takes two seconds: parameters that passed once pass again without
+    it, unless a source of hamflow changed.
+    """
+    loaded = "torch" in sys.modules
+    sources = [] if loaded else [(str(path), path.stat()) for path in sorted(Path(hamflow.__file__).parent.rglob("*.py"))]
+    verdict = VERDICTS / fingerprint([config, [[path, facts.st_size, facts.st_mtime_ns] for path, facts in sources]])
+    if loaded or not verdict.exists():
+        from hamflow.pipeline import checks
+
+        checks.check(config)
+        with contextlib.suppress(OSError):  # it is a cache only
+            if not loaded:
+                verdict.parent.mkdir(parents=True, exist_ok=True)
+                verdict.touch()

@@ -1,0 +1,94 @@
+"""Whether everything that the parameters name exists, takes its options, and fits: before any job. Imports torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hamflow import config as parameters
+from hamflow import networks, studies
+from hamflow.data import sources
+from hamflow.errors import ConfigurationError, nearest
+from hamflow.methods.base import METHODS
+from hamflow.metrics import features
+from hamflow.networks.base import NETWORKS
+from hamflow.registry import Options, convert, unknown
+from hamflow.sampling import budget
+from hamflow.score.estimators import ESTIMATORS
+from hamflow.score.model import ModelSpec
+from hamflow.studies.base import read
+
+Config = dict[str, Any]
+
+
+def check(config: Config) -> None:
+    """Raise ConfigurationError for what is named in parameters, whose sections are right, and cannot be."""
+    sources = {name: _check_dataset(config, name) for name in config["datasets"]}
+    run = [sources[name] for name in config["run"]["datasets"]]
+    for name, network in config["networks"].items():
+        convert(NETWORKS.entry("kind"), network, f"networks.{name}")
+    for name in config["methods"]:
+        _check_method(config, name, run if name in config["run"]["methods"] else [])
+    _check_budgets(config["sampling"]["settings"], "sampling.settings")
+    _check_discrepancy(config["metrics"]["hsd"], run)
+    for name, settings in config["studies"].items():
+        kind = studies.get(name, f"studies.{name}").Spec
+        convert(kind, settings, f"studies.{name}", f"study '{name}'") if issubclass(kind, Options) else read(kind, settings)
+
+
+def _check_dataset(config: Config, name: str) -> sources.Source:
+    """The source of a data set, if its features and its network fit."""
+    entry, at = config["datasets"][name], f"datasets.{name}"
+    source, _ = sources.build_split(entry["source"], entry["options"], f"{at}.")
+    fitting = features.names() if source.kind == "image" else [features.POINTS]
+    if entry["features"] not in fitting:
+        what = f"`{at}.features` = '{entry['features']}' does not fit data of {source.kind}s"
+        raise ConfigurationError(what, fix=nearest(entry["features"], fitting))
+    if entry["conditional"] and source.kind == "point" and not source.class_names():
+        raise ConfigurationError(f"`{at}.conditional` is true, but these data have no classes", fix="set it to false")
+    if shape := _shape(source):
+        networks.check(config["networks"][entry["network"]], shape, f"networks.{entry['network']}")
+    return source
+
+
+def _shape(source: sources.Source) -> tuple[int, ...] | None:
+    """Of one datum as far as a network's options depend on it; None: not known before the data are read."""
+    return source.shape or ((2,) if source.kind == "point" else None)
+
+
+def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
+    entry, at = config["methods"][name], f"methods.{name}"
+    METHODS.get(entry["kind"], f"{at}.kind")
+    kind, options = METHODS.options(entry["kind"]), parameters.options_of(entry)
+    known = {*kind.__struct_fields__, *parameters.Method.__struct_fields__}
+    for key in options.keys() - known:
+        raise unknown(at, key, known, f"a method of kind '{entry['kind']}'")
+    method: Any = METHODS.check(entry["kind"], options, at)
+    _check_budgets(
+        {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}, f"{at}.samplers"
+    )
+    for source in run if hasattr(method, "check") else []:
+        method.check(source.box)
+
+
+def _check_budgets(settings: Mapping[str, list[int | str]], at: str) -> None:
+    for sampler, budgets in settings.items():
+        if sampler not in budget.names():
+            raise ConfigurationError(f"`{at}`: unknown sampler '{sampler}'", fix=nearest(sampler, budget.names()))
+        if len(set(budgets)) < len(budgets):
+            raise ConfigurationError(f"`{at}.{sampler}` = {budgets} names one twice")
+        for nfe in budgets:
+            budget.steps_for(sampler, nfe)
+
+
+def _check_discrepancy(settings: Config, run: list[sources.Source]) -> None:
+    at = "metrics.hsd"
+    convert(ModelSpec, settings, at)
+    for kind, options in settings.get("options", {}).items():
+        estimator = options.get("estimator") or settings.get("estimator") or ("critic" if kind == "image" else "features")
+        ESTIMATORS.get(estimator, f"{at}.options.{kind}.estimator")
+        known = {"estimator", *ESTIMATORS.options(estimator).__struct_fields__}
+        for key in options.keys() - known:
+            raise unknown(f"{at}.options.{kind}", key, known, f"estimator '{estimator}'")
+        ESTIMATORS.check(estimator, {k: v for k, v in options.items() if k != "estimator"}, f"{at}.options.{kind}")
+        for shape in [_shape(source) for source in run if source.kind == kind and "critic" in options]:
+            if shape:
+                networks.check(options["critic"], shape, f"{at}.options.{kind}.critic")
