@@ -50,16 +50,12 @@ def tabulate(parameters: Mapping[str, Any], study: str, output: Path) -> None:
 def complete(path: Path) -> Iterator[dict[str, Any]]:
     """A result of a study; what it lacks within the block, or holds of another type, is a DataError."""
     try:
-        yield read_json(path)
-    except (
-        OSError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        StopIteration,
-    ) as error:
+        result = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no result of a study ({error})", fix="make it: `hamflow study --help`") from error
+    try:
+        yield result
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
         raise DataError(
             f"{path} is no complete result of a study ({error!r})",
             why="it lacks what is to be shown, or holds something else in its place",
