@@ -45,11 +45,9 @@ wildcard_constraints:
 
 
 def job(verb, place):
-    """The command of a job; what it prints goes to the log of its rule."""
-    named = re.sub(r"\{(\w+)\}", r"{wildcards.\1}", f"{PRESET.name}/{place}".rstrip("/"))
-    return (
-        f"OMP_NUM_THREADS={{threads}} {{params.at[0]}}hamflow {verb} {named}{{params.at[1]}} > {{log}} 2>&1"
-    )
+    """The command of a job, with the same text for every preset, since data are shared; its log has what it prints."""
+    named = re.sub(r"\{(\w+)\}", r"{wildcards.\1}", f"/{place}".rstrip("/"))
+    return f"OMP_NUM_THREADS={{threads}} {{params.at[0]}}hamflow {verb} {{PRESET.name}}{named}{{params.at[1]}} > {{log}} 2>&1"
 
 
 def at(wildcards, output):
