@@ -33,6 +33,10 @@ class ConfigurationError(UserError):
     """A key, type or value of the configuration that cannot be."""
 
 
+class NotOffered(ConfigurationError):
+    """What a kind of method does not have: samples of a score, the score of a GAN."""
+
+
 class DataError(UserError):
     """A data set that is missing, corrupted, or not the one that it should be."""
 

@@ -6,10 +6,10 @@ import torch
 from msgspec.structs import replace
 
 from hamflow.draws import BatchDraws
-from hamflow.errors import ConfigurationError, DivergenceError
+from hamflow.errors import ConfigurationError, DivergenceError, NotOffered
 from hamflow.laws.gaussian_toy import GaussianToy
 from hamflow.laws.mixtures import GaussianMixture
-from hamflow.methods.base import METHODS, Facts, NotOffered
+from hamflow.methods.base import METHODS, Facts
 from hamflow.methods.hsm import Form, HamiltonianObjective, HamiltonianScoreMatching
 from hamflow.score.fields import VelocityPredictor
 from hamflow.training.fit import Batch, Samples, fit, fitted

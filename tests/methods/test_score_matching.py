@@ -1,12 +1,15 @@
 """Score matching without a critic learns the score that its objective is for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
 
-from hamflow.errors import ConfigurationError
-from hamflow.methods.base import METHODS, Facts, Generator, NotOffered
+from hamflow.errors import ConfigurationError, NotOffered
+from hamflow.methods.base import METHODS, Facts, Generator
+from hamflow.score.model import metrics_of
 from hamflow.training.fit import Samples, fitted
 from hamflow.training.plan import Training
 
@@ -16,6 +19,10 @@ FACTS = Facts(
 PLAN = Training(train_kimg=60, batch=256, learning_rate=1e-2, betas=(0.9, 0.999), ema_halflife_kimg=10)
 S = 0.8
 X = torch.linspace(-1.5, 1.5, 31)[:, None]
+
+
+class Points(Samples):
+    kind = "point"
 
 
 @pytest.mark.parametrize(
@@ -59,3 +66,13 @@ def test_impossible_options_are_refused(options, words):
 def test_conditional_scores_are_refused():
     with pytest.raises(ConfigurationError, match="line.conditional"):
         METHODS.build("score_matching").objective(replace(FACTS, classes=2), {}, 0)
+
+
+def test_the_discrepancy_is_of_the_noise_level_that_was_learned():
+    """Of other levels, and of a method without a score, there is none, and so no row of a table."""
+    method = METHODS.build("score_matching", sigma=0.5)
+    generator = method.generator(method.objective(FACTS, {}, 0))
+    settings = {"sigmas": [0.1, 0.5], "times": 2, "samples": 200, "options": {"point": {"features": 8}}}
+    dataset = Points(torch.from_numpy(np.random.default_rng(0).standard_normal((200, 1))).float())
+    assert metrics_of(settings, generator, dataset, "cpu").keys() == {"hsd@sigma=0.5"}
+    assert metrics_of(settings, SimpleNamespace(module=generator.module), dataset, "cpu") == {}

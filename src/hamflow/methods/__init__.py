@@ -7,7 +7,6 @@ _HOME = {
     "Facts": "base",
     "Generator": "base",
     "Method": "base",
-    "NotOffered": "base",
     "Sampling": "base",
     "check_belongs": "base",
     "load": "base",

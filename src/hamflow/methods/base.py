@@ -74,10 +74,6 @@ class Sampling(Options, kw_only=True, frozen=True):
     batch: Count = 1024
 
 
-class NotOffered(ConfigurationError):
-    """What this kind of method does not have: samples of a score, the score of a GAN."""
-
-
 @runtime_checkable
 class Generator(Protocol):
     """A trained method. `velocity`, `score` and `log_density` exist where the method has them.

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from hamflow import networks
-from hamflow.errors import ConfigurationError
-from hamflow.methods.base import METHODS, Facts, Generator, NotOffered, Sampling
+from hamflow.errors import ConfigurationError, NotOffered
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.registry import Options, Positive
 from hamflow.score import objectives
 from hamflow.score.fields import ScoreField

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from hamflow import flows, networks, parameterisation
 from hamflow.draws import SampleDraws
 from hamflow.dynamics import broadcast
+from hamflow.errors import NotOffered
 from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
 from hamflow.flows.base import FLOWS
 from hamflow.flows.times import LAWS, draw_times
-from hamflow.methods.base import METHODS, Facts, Generator, NotOffered, Sampling
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.parameterisation import Parameterisation
 from hamflow.parameterisation.base import PARAMETERISATIONS
 from hamflow.registry import Options

@@ -1,6 +1,7 @@
 """The discrepancy of the score that a trained generative model implies."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from hamflow import draws
 from hamflow.dynamics import SCHEMES
 from hamflow.dynamics.forces import Force
-from hamflow.errors import ConfigurationError
+from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.registry import Count, NotNegative, Options, Positive, convert
 from hamflow.score.discrepancy import Discrepancy, hamiltonian_score_discrepancy
 
@@ -130,24 +131,33 @@ def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: 
         ]
         return torch.cat(parts)
 
-    return model.flow.confine(force)
+    return model.flow.confine(force) if hasattr(model, "flow") else force
 
 
 def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: Any) -> dict[str, dict[str, Any]]:
     """The discrepancy of a model at every noise level, as metrics `hsd@sigma=...`; its weights are perturbed in place.
+
+    A model without a score has none, and one whose score is of one noise level has that of this level.
 
     Raises:
         ConfigurationError: a key or value that cannot be.
         DivergenceError: the implied score drives trajectories out of the finite numbers.
     """
     spec = convert(ModelSpec, settings, "metrics.hsd")
+    if not hasattr(model, "score"):
+        return {}
     perturb(model.module, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
     x, label = dataset.batch(np.sort(picked))
     x, label = x.to(device), label.to(device) if model.classes and label is not None else None
     options = spec.options.get(dataset.kind, {})
-    return {f"hsd@sigma={sigma:g}": _metric(spec, model, x, label, sigma, options) for sigma in spec.sigmas}
+    metrics = {}
+    for sigma in spec.sigmas:
+        with suppress(NotOffered):
+            model.score(x[:1], sigma, None if label is None else label[:1])
+            metrics[f"hsd@sigma={sigma:g}"] = _metric(spec, model, x, label, sigma, options)
+    return metrics
 
 
 @torch.no_grad()
@@ -169,7 +179,7 @@ def _metric(
     spec: ModelSpec, model: Any, x: Tensor, label: Tensor | None, sigma: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     noise = smoothing_noise(spec.seed, x)
-    noisy = model.flow.settle(x + sigma * noise)
+    noisy = model.flow.settle(x + sigma * noise) if hasattr(model, "flow") else x + sigma * noise
     force = implied_score(model, sigma, label, spec.batch)
     with torch.enable_grad():  # the critic of an estimator is trained; the model is not
         found = score_discrepancy(
