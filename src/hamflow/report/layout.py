@@ -202,11 +202,12 @@ def _caption(frame: pd.DataFrame, titles: Mapping[str, str], headlines: Mapping[
 
 
 def _basis(frame: pd.DataFrame) -> str:
-    """The feature network and the sample counts behind figures."""
+    """The feature network, the sample counts and, where there are classes, the law of labels behind figures."""
     networks = ", ".join(sorted({features.label(name) for name in frame["features"]}))
     drawn, bound = (_counts(frame[(frame["method"] == BOUND) == real]) for real in (False, True))
     counts = [f"n = {drawn}"] * bool(drawn) + [f"n = {bound} for the bound"] * (bound not in ("", drawn))
-    return ", ".join([f"features {networks}", *counts])
+    labels = ["labels as in the training data"] * bool(frame["conditional"].any())
+    return ", ".join([f"features {networks}", *counts, *labels])
 
 
 def _counts(frame: pd.DataFrame) -> str:
