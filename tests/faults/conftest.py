@@ -26,10 +26,8 @@ TINY = {  # one method, one seed, one setting; a training of some seconds, so th
     },
     "networks": {"mlp": {"width": 16, "depth": 1}},
     "sampling": {"settings": {"heun": [3], "multistep": None}},
-    "score": {
-        "hsd": {"sigmas": []},
-        "experiments": dict.fromkeys(("mixture", "scatter", "taylor", "gradients", "comparison")),
-    },
+    "metrics": {"hsd": {"sigmas": []}},
+    "studies": dict.fromkeys(("mixture", "scatter", "taylor", "gradients", "comparison", "phase_space", "reflection")),
     "tracking": {"uri": ""},
 }
 

@@ -47,7 +47,7 @@ TINY = {
     "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
     "reflection": {"points": 100},
 }
-PARAMETERS = {"preset": "toy", "studies": TINY, "score": {"experiments": TINY}}
+PARAMETERS = {"preset": "toy", "studies": TINY}
 
 
 @pytest.fixture(scope="module")
