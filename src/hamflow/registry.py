@@ -35,6 +35,11 @@ _short = Repr()
 _short.maxstring = _short.maxother = 80
 
 
+def some(kind: type[Struct]) -> Any:
+    """The type of a mapping that holds some of a struct's keys: what differs from its defaults."""
+    return Annotated[dict[str, Any], Meta(extra={"check": lambda value, where: convert(kind, value, where), "kind": kind})]
+
+
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A closed set of options with their types, ranges and defaults."""
 

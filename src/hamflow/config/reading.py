@@ -230,9 +230,9 @@ def _check_registered(config: Config) -> None:
     sources = [] if loaded else [(str(path), path.stat()) for path in sorted(Path(hamflow.__file__).parent.rglob("*.py"))]
     verdict = VERDICTS / fingerprint([config, [[path, facts.st_size, facts.st_mtime_ns] for path, facts in sources]])
     if loaded or not verdict.exists():
-        from hamflow.pipeline import checks
+        from hamflow.config import registered
 
-        checks.check(config)
+        registered.check(config)
         with contextlib.suppress(OSError):  # it is a cache only
             if not loaded:
                 verdict.parent.mkdir(parents=True, exist_ok=True)

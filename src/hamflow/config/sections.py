@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
-from hamflow.registry import Auto, Count, Name, Options, Positive, convert
+from hamflow.registry import Auto, Count, Name, Options, Positive, some
 from hamflow.training.plan import Training
 
 BOUND = "data"  # results/<preset>/metrics/<dataset>/data is the bound's: no method is called so
@@ -12,9 +12,7 @@ BOUND = "data"  # results/<preset>/metrics/<dataset>/data is the bound's: no met
 Samples = Annotated[int, Meta(ge=2, le=1_000_000)]  # the sampling seeds that a run has
 Seed = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Budgets = dict[Name, list[Annotated[int, Meta(ge=1, le=1_000_000)] | Auto]]  # {sampler: numbers of network evaluations}
-SomeTraining = Annotated[
-    dict[str, Any], Meta(extra={"check": lambda value, where: convert(Training, value, where), "kind": Training})
-]
+SomeTraining = some(Training)
 
 
 class Run(Options, kw_only=True, frozen=True):

@@ -1,29 +1,29 @@
 """What the experiments share: the mixture, specifications that are closed, exact score errors."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta, field
 from torch import Tensor, nn
 
 from hamflow import draws
-from hamflow.errors import ConfigurationError, nearest
+from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import Facts, Method
-from hamflow.registry import Fraction, NotNegative, Positive
+from hamflow.networks.base import NETWORKS
+from hamflow.registry import Count, Fraction, NotNegative, Options, Positive
 from hamflow.training.fit import Samples, fitted
 from hamflow.training.plan import Training
 
-S = TypeVar("S")
+Network = NETWORKS.entry("kind")
 
 # The pilot mixture (theory 2.10): three components in the plane, E|grad log p|^2 = 4.67
 PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], "sds": [0.6, 0.6, 0.6]}
 
 
-@dataclass(frozen=True)
-class Common:
+class Common(Options, kw_only=True, frozen=True):
     """Keys of every specification.
 
     Attributes: mixture: {weights, means, sds}, the data. network: of the score, {kind, ...}. seed: of all random numbers.
@@ -31,9 +31,9 @@ class Common:
     """
 
     mixture: dict[str, Any] = field(default_factory=lambda: dict(PILOT))
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
-    seed: int = 0
-    evaluation: int = 20_000
+    network: Network = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
+    seed: Annotated[int, Meta(ge=0)] = 0
+    evaluation: Count = 20_000
 
     def law(self) -> GaussianMixture:
         """The mixture. Raises ConfigurationError if it is none."""
@@ -57,16 +57,7 @@ class Common:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
-
-
-def read(kind: type[S], values: Mapping[str, Any]) -> S:
-    """The specification of an experiment. Raises ConfigurationError for a key that does not exist."""
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigurationError(f"this experiment has no key '{key}'", fix=nearest(key, known))
-    return kind(**values)
+        return msgspec.to_builtins(self)
 
 
 class ScoreTraining(Training, kw_only=True, frozen=True):

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import field
 from msgspec.structs import replace as replace_plan
 from torch import nn
 
@@ -15,7 +15,7 @@ from hamflow.errors import ConfigurationError
 from hamflow.files import write_text
 from hamflow.methods.base import Method
 from hamflow.methods.score_matching import ScoreMatching
-from hamflow.registry import convert
+from hamflow.registry import Count, Positive, convert, some
 from hamflow.report import style
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.studies import base, mixture
@@ -31,8 +31,7 @@ COSTS = {"hsm@form=scaled": 13.6, "hsm@form=residual": 8.1, "dsm": 1.0, "ism": 2
 SLOWER_SCORE = {"learning_rate": 1e-3, "players": {"critic": {"learning_rate": 3e-3}}}
 
 
-@dataclass(frozen=True)
-class Spec(mixture.Spec):
+class Spec(mixture.Spec, kw_only=True, frozen=True):
     """Besides the keys of the experiment `mixture`, which are those of Hamiltonian score matching:
     seeds: how many runs;
     forms: {form of the velocity predictor: settings beside `hamiltonian`, and `training`}, a method each;
@@ -41,22 +40,22 @@ class Spec(mixture.Spec):
         updates as take the time of `training` has of the first form;
     horizon, times, samples: of the discrepancy that is reported."""
 
-    seeds: int = 5
-    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 512})
+    seeds: Count = 5
+    training: some(mixture.MatchingTraining) = field(default_factory=lambda: {"train_kimg": 512})
     forms: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"scaled": {"critic_steps": 3, "training": SLOWER_SCORE}, "residual": {}}
     )
-    sigmas: tuple[float, ...] = (0.05, 0.1, 0.3)
-    direct: dict[str, Any] = field(default_factory=lambda: {"learning_rate": 3e-3})
-    costs: dict[str, float] = field(default_factory=lambda: dict(COSTS))
-    horizon: float = 0.6
-    times: int = 6
-    samples: int = 10_000
+    sigmas: tuple[Positive, ...] = (0.05, 0.1, 0.3)
+    direct: some(base.ScoreTraining) = field(default_factory=lambda: {"learning_rate": 3e-3})
+    costs: dict[str, Positive] = field(default_factory=lambda: dict(COSTS))
+    horizon: Positive = 0.6
+    times: Count = 6
+    samples: Count = 10_000
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """A row for each (method, budget): exact score error and discrepancy, mean and standard deviation over the seeds."""
-    spec = base.read(Spec, values)
+    spec = convert(Spec, values, "studies.comparison")
     steps = spec.plan().steps
     methods = _methods(spec)
     costs = {name: _cost(spec, name) for name in methods}

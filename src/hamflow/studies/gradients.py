@@ -1,16 +1,16 @@
 """Mean against standard deviation of the per-sample parameter gradient: Hamiltonian against denoising score matching."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import field
 from torch import Tensor, nn
 
 from hamflow import draws, networks
 from hamflow.methods.score_matching import ScoreMatching
-from hamflow.registry import convert
+from hamflow.registry import Count, Positive, convert, some
 from hamflow.report import style
 from hamflow.score import objectives
 from hamflow.score.discrepancy import trajectories
@@ -21,27 +21,26 @@ from hamflow.studies import base
 PAIRS = 512  # samples whose gradients are multiplied with each other
 
 
-@dataclass(frozen=True)
-class Spec(base.Common):
+class Spec(base.Common, kw_only=True, frozen=True):
     """Besides the common keys: training_sigma, training: how the score at which gradients are taken was trained;
     sigmas: of denoising; time: t of Hamiltonian score matching; integration_steps; samples: gradients;
     critic, critic_samples, critic_training: of the near-optimal velocity predictor."""
 
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 32, "depth": 2})
-    training_sigma: float = 0.3
-    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 25.6, "learning_rate": 3e-3})
-    sigmas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
-    time: float = 0.2
-    integration_steps: int = 3
-    samples: int = 8192
-    critic: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
-    critic_samples: int = 40_000
-    critic_training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 512})
+    network: base.Network = field(default_factory=lambda: {"kind": "small", "width": 32, "depth": 2})
+    training_sigma: Positive = 0.3
+    training: some(base.ScoreTraining) = field(default_factory=lambda: {"train_kimg": 25.6, "learning_rate": 3e-3})
+    sigmas: tuple[Positive, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
+    time: Positive = 0.2
+    integration_steps: Count = 3
+    samples: Count = 8192
+    critic: base.Network = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
+    critic_samples: Count = 40_000
+    critic_training: some(CriticTraining) = field(default_factory=lambda: {"train_kimg": 512})
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Per-sample gradients of the same network at the same weights, in the scale of L_esm (HSM divided by 2 t^2)."""
-    spec = base.read(Spec, values)
+    spec = convert(Spec, values, "studies.gradients")
     law, plan = spec.law(), convert(base.ScoreTraining, spec.training, "training")
     score = base.train_score(spec, ScoreMatching(sigma=spec.training_sigma), plan, spec.seed).module
     critic = near_optimal_critic(spec, score)

@@ -1,17 +1,15 @@
 """Hamiltonian score matching on a mixture: density, learned score field, learned velocity predictor."""
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from msgspec import field as default
-from msgspec import to_builtins
+from msgspec import field, to_builtins
 
 from hamflow.methods.hsm import Form, HamiltonianObjective, HamiltonianScoreMatching
-from hamflow.registry import Count, Fraction, NotNegative, Positive, convert
+from hamflow.registry import Count, Fraction, NotNegative, Positive, convert, some
 from hamflow.report import style
 from hamflow.studies import base
 from hamflow.training.fit import Samples, fit
@@ -30,7 +28,7 @@ class Matching(HamiltonianScoreMatching, kw_only=True, frozen=True):
 
     form: Form = "residual"
     critic_steps: Count = 1
-    critic: dict[str, Any] = default(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
+    critic: base.Network = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
 
 
 class MatchingTraining(Training, kw_only=True, frozen=True):
@@ -43,14 +41,13 @@ class MatchingTraining(Training, kw_only=True, frozen=True):
     ema_rampup: Positive = 0.07
 
 
-@dataclass(frozen=True)
-class Spec(base.Common):
+class Spec(base.Common, kw_only=True, frozen=True):
     """Besides the common keys: hamiltonian: what differs from `Matching`; training: what differs from
     `MatchingTraining`; grid: arrows along a side."""
 
-    hamiltonian: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    grid: int = 25
+    hamiltonian: some(Matching) = field(default_factory=dict)
+    training: some(MatchingTraining) = field(default_factory=dict)
+    grid: Count = 25
 
     def method(self) -> Matching:
         """The method with all its options."""
@@ -63,7 +60,7 @@ class Spec(base.Common):
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train, and tabulate the fields on a square grid."""
-    spec = base.read(Spec, values)
+    spec = convert(Spec, values, "studies.mixture")
     law, method, plan = spec.law(), spec.method(), spec.plan()
     objective = method.objective(spec.facts(), {}, spec.seed)
     rows = Samples(base.samples_of_training(law, plan, spec.seed).float())

@@ -1,30 +1,32 @@
 """Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one epoch."""
 
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import field
 
 from hamflow import draws
 from hamflow.methods.score_matching import ScoreMatching
+from hamflow.registry import Count, Positive, convert
 from hamflow.report import style
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
+from hamflow.score.estimators import ESTIMATORS
 from hamflow.studies import base
 
 
-@dataclass(frozen=True)
-class Spec(base.Common):
+class Spec(base.Common, kw_only=True, frozen=True):
     """Besides the common keys (`network` is not used: each network has its own):
     networks: how many; data: samples of the epoch; horizon, times: T and the number of times of the discrepancy;
     samples: of the discrepancy; estimator, options: of `hamiltonian_score_discrepancy`."""
 
-    networks: int = 40
-    data: int = 20_000
-    horizon: float = 0.6
-    times: int = 6
-    samples: int = 10_000
-    estimator: str = "features"
+    networks: Count = 40
+    data: Count = 20_000
+    horizon: Positive = 0.6
+    times: Count = 6
+    samples: Count = 10_000
+    estimator: ESTIMATORS.name() = "features"
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -32,7 +34,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train every network by denoising score matching on one epoch of the same data, then measure both."""
     from scipy import stats
 
-    spec = base.read(Spec, values)
+    spec = convert(Spec, values, "studies.scatter")
     rows = [_one(spec, index) for index in range(spec.networks)]
     losses, values_ = [row["explicit_loss"] for row in rows], [row["hsd"] for row in rows]
     return {
@@ -68,7 +70,7 @@ def _one(spec: Spec, index: int) -> dict[str, Any]:
         ema_halflife_kimg=6.6 * choice["batch"] / 1000,
     )
     method = ScoreMatching(sigma=choice["sigma"])
-    score = base.train_score(replace(spec, network=network), method, plan, spec.seed + index, data).module
+    score = base.train_score(msgspec.structs.replace(spec, network=network), method, plan, spec.seed + index, data).module
     error, standard_error = base.score_error(law, score, spec.evaluation, spec.seed)
     found = hamiltonian_score_discrepancy(
         base.in_double(score),

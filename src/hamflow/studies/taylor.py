@@ -1,14 +1,14 @@
 """The empirical discrepancy against time, beside its Taylor prediction 2 t^2 L_esm."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec import field
 
 from hamflow.methods.score_matching import ScoreMatching
-from hamflow.registry import convert
+from hamflow.registry import Count, Positive, convert, some
 from hamflow.report import style
 from hamflow.score.discrepancy import hamiltonian_score_discrepancy
 from hamflow.studies import base
@@ -17,29 +17,28 @@ ESTIMATORS = {"critic": "trained critic", "features": "random features", "binned
 ESTIMATOR_COLOURS = {"critic": "#D55E00", "features": "#0072B2", "binned": "#009E73", "neighbours": "#CC79A7"}
 
 
-@dataclass(frozen=True)
-class Spec(base.Common):
+class Spec(base.Common, kw_only=True, frozen=True):
     """Besides the common keys: sigma, training: of the denoising score matching that leaves the score imperfect;
     times: of the discrepancy; samples; estimators: {name: options} of `hamiltonian_score_discrepancy`; steps:
         of integration."""
 
-    network: dict[str, Any] = field(default_factory=lambda: {"kind": "small", "width": 64, "depth": 2})
-    sigma: float = 0.3
-    training: dict[str, Any] = field(default_factory=lambda: {"train_kimg": 15.36, "learning_rate": 3e-3})
-    times: tuple[float, ...] = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-    samples: int = 100_000
+    network: base.Network = field(default_factory=lambda: {"kind": "small", "width": 64, "depth": 2})
+    sigma: Positive = 0.3
+    training: some(base.ScoreTraining) = field(default_factory=lambda: {"train_kimg": 15.36, "learning_rate": 3e-3})
+    times: tuple[Positive, ...] = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+    samples: Count = 100_000
     estimators: dict[str, Any] = field(
         default_factory=lambda: {
             "critic": {"critic": {"kind": "small", "width": 128, "depth": 3}, "training": {"train_kimg": 1536, "batch": 512}},
             "features": {},
         }
     )
-    steps: int = 12
+    steps: Count = 12
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train an imperfect score, and estimate its discrepancy at every time with every estimator."""
-    spec = base.read(Spec, values)
+    spec = convert(Spec, values, "studies.taylor")
     law = spec.law()
     plan = convert(base.ScoreTraining, spec.training, "training")
     score = base.train_score(spec, ScoreMatching(sigma=spec.sigma), plan, spec.seed).module

@@ -1,20 +1,22 @@
-"""Whether everything that the parameters name exists, takes its options, and fits: before any job. Imports torch."""
+"""Whether everything that is registered by name exists, takes its options, and fits: before any job. Imports torch."""
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from hamflow import config as parameters
-from hamflow import networks, studies
+from hamflow import networks
+from hamflow.config.sections import Method
+from hamflow.config.specs import options_of
 from hamflow.data import sources
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.methods.base import METHODS
 from hamflow.metrics import features
 from hamflow.networks.base import NETWORKS
-from hamflow.registry import Options, convert, unknown
+from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
 from hamflow.score.estimators import ESTIMATORS
 from hamflow.score.model import ModelSpec
-from hamflow.studies.base import read
 
 Config = dict[str, Any]
 
@@ -29,9 +31,20 @@ def check(config: Config) -> None:
         _check_method(config, name, run if name in config["run"]["methods"] else [])
     _check_budgets(config["sampling"]["settings"], "sampling.settings")
     _check_discrepancy(config["metrics"]["hsd"], run)
-    for name, settings in config["studies"].items():
-        kind = studies.get(name, f"studies.{name}").Spec
-        convert(kind, settings, f"studies.{name}", f"study '{name}'") if issubclass(kind, Options) else read(kind, settings)
+    _check_modules(config, "studies")
+
+
+def _check_modules(config: Config, section: str) -> None:
+    """Of a section whose entries are settings of the module of their name in the package of that name: its struct `Spec`."""
+    package = importlib.import_module(f"hamflow.{section}")
+    kinds = {}
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if kind := getattr(importlib.import_module(found.name), "Spec", None):
+            kinds[found.name.rpartition(".")[2]] = kind
+    for name, settings in config[section].items():
+        if name not in kinds:
+            raise ConfigurationError(f"`{section}.{name}`: there is no such module", fix=nearest(name, kinds))
+        convert(kinds[name], settings, f"{section}.{name}")
 
 
 def _check_dataset(config: Config, name: str) -> sources.Source:
@@ -57,8 +70,8 @@ def _shape(source: sources.Source) -> tuple[int, ...] | None:
 def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
     entry, at = config["methods"][name], f"methods.{name}"
     METHODS.get(entry["kind"], f"{at}.kind")
-    kind, options = METHODS.options(entry["kind"]), parameters.options_of(entry)
-    known = {*kind.__struct_fields__, *parameters.Method.__struct_fields__}
+    kind, options = METHODS.options(entry["kind"]), options_of(entry)
+    known = {*kind.__struct_fields__, *Method.__struct_fields__}
     for key in options.keys() - known:
         raise unknown(at, key, known, f"a method of kind '{entry['kind']}'")
     method: Any = METHODS.check(entry["kind"], options, at)
