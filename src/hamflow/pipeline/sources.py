@@ -72,6 +72,7 @@ class Sources:
             frozenset(QUOTED.findall(text)),
         )
 
+    @cache  # noqa: B019  many jobs differ in their seed alone
     def behind(self, *modules: str, used: frozenset[str] = frozenset(), without: tuple[str, ...] = ()) -> list[str]:
         """The files behind modules, sorted.
 
