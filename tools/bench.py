@@ -116,8 +116,8 @@ def workflow(folder: Path) -> Iterator[Row]:
     for name in TREE:
         (tree / name).symlink_to(ROOT / name)
     (tree / "idle.smk").write_text(IDLE)
-    (tree / "default.yaml").write_text(yaml.safe_dump({"tracking": {"uri": ""}}))
-    (tree / "paper.yaml").write_text(yaml.safe_dump(paper_size()))
+    (tree / "default.yaml").write_text(config.dump({"tracking": {"uri": ""}}))
+    (tree / "paper.yaml").write_text(config.dump(paper_size()))
 
     def snakemake(overlay: str, *words: str) -> tuple[str, float, float]:
         command = ["snakemake", "all", "--snakefile", "idle.smk", "--configfile", overlay, "--cores", "1", *words]
@@ -179,7 +179,7 @@ def small_jobs(folder: Path) -> dict[str, list[str]]:
             "datasets.checkerboard.n_samples=64",
             "datasets.checkerboard.training={train_kimg: 0.256, batch: 256, microbatch: 256, report_kimg: 0.256}",
             "sampling.settings={multistep: [2], heun: null}",
-            "score.hsd.sigmas=[]",
+            "metrics.hsd.sigmas=[]",
         ],
     )
     write_text(Preset("bench", folder).parameters, config.dump(tiny))
