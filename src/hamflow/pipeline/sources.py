@@ -89,23 +89,23 @@ class Sources:
         left_out = (*WITHOUT_EFFECT, *(f"hamflow.{package}" for package in without))
         found, queue = set(first), list(first)
         while queue:
-            for name in self._follow(queue.pop(), used):
-                if name not in found and not any(name == one or name.startswith(f"{one}.") for one in left_out):
+            for name in self._imported(queue.pop()) - found:
+                if self._needed(name, used) and not any(name == one or name.startswith(f"{one}.") for one in left_out):
                     found.add(name)
                     queue.append(name)
         return sorted(str(self.module(name).path) for name in found)
 
-    def _follow(self, name: str, used: frozenset[str]) -> Iterator[str]:
-        """What a module imports: at its head, in its functions, and by the registries that it makes."""
+    @cache  # noqa: B019
+    def _imported(self, name: str) -> frozenset[str]:
+        """The modules that one imports: at its head, in its functions, and by the registries that it makes."""
         module = self.module(name)
+        candidates = {one for package in module.registries for one in self._below(package)}
         for package, found in module.imports:
-            candidates = [package, f"{package}.{found}"]
+            candidates |= {package, f"{package}.{found}"}
             if package in self.paths and found in (homes := self.module(package).homes):
-                candidates.append(f"{package}.{homes[found]}")
-            candidates += [one.rpartition(".")[0] for one in candidates]  # a package is imported before what is in it
-            yield from (one for one in candidates if one != "hamflow" and one in self.paths and self._needed(one, used))
-        for package in module.registries:
-            yield from (one for one in self._below(package) if self._needed(one, used))
+                candidates.add(f"{package}.{homes[found]}")
+        candidates |= {one.rpartition(".")[0] for one in candidates}  # a package is imported before what is in it
+        return frozenset(candidates & self.paths.keys() - {"hamflow"})
 
     def _needed(self, name: str, used: frozenset[str]) -> bool:
         """Whether a module registers nothing, or something that is used, or what nobody names."""
