@@ -50,7 +50,7 @@ class Record(msgspec.Struct, frozen=True):
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if not self.metrics:
+        if not self.metrics and self.sampler != UNSAMPLED:  # a model without a score has no metrics of its own
             raise ValueError("`metrics` is empty")
         if not isinstance(self.provenance.get("data_sha256", ""), str):
             raise ValueError("`provenance.data_sha256` is no text")
@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True):
     @property
     def n(self) -> int:
         """Samples in the set; a metric may have used fewer."""
-        return max(metric.n for metric in self.metrics.values())
+        return max((metric.n for metric in self.metrics.values()), default=0)
 
 
 def find(folders: Iterable[str | Path], settings: Collection[str] | None = None) -> list[Path]:
