@@ -124,7 +124,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 def _read_file(root: Path, name: str) -> bytes:
     path = root / name
-    if not path.exists() or not stat.S_ISREG(path.stat().st_mode):  # of a link: what it points to
+    if not path.exists() or not stat.S_ISREG(path.stat().st_mode):  # a link counts as the file that it points to
         raise _refusal(root, name, "is no file", NotAFile)
     with open(path, "rb") as file:
         return file.read(LARGEST_MEMBER + 1)

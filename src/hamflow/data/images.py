@@ -74,7 +74,7 @@ class _Collection:
 
     def __init__(self, path: Path):
         self.path = path
-        self.digest = ""  # of what was read: sha256 of the archive; of a folder, of the names and sha256 of its images
+        self.digest = ""  # sha256 of the archive that was read; for a folder, of the names and sha256 of its images
         self.damaged_blocks = 0
         self.left_out: Counter[str] = Counter()  # how many files, by the reason
         self.label_digests: dict[str, str] = {}  # of each label file
