@@ -10,7 +10,6 @@ from torch import Tensor
 from hamflow.draws import Draw
 from hamflow.dynamics import broadcast
 from hamflow.dynamics.forces import Force
-from hamflow.errors import ConfigurationError
 from hamflow.registry import Registry
 
 Velocity = Callable[[Tensor, float | Tensor], Tensor]
@@ -159,10 +158,3 @@ def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tens
     """
     x_t, v_t = flow.push(x0, v0, t)
     return (predict(x_t, t) - v_t).square().flatten(1).mean(1)
-
-
-def require_positive(flow: str, **values: float) -> None:
-    """Raise ConfigurationError for an option that is not a number > 0."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigurationError(f"option '{name}' of flow '{flow}' must be a number > 0, got {value!r}")

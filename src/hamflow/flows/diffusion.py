@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import drift, zero
-from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
+from hamflow.flows.base import FLOWS, GaussianFlow
 from hamflow.registry import Positive
 
 
@@ -22,7 +22,6 @@ class Diffusion(GaussianFlow):
     name = "diffusion"
 
     def __init__(self, horizon: Positive = 80.0):
-        require_positive(self.name, horizon=horizon)
         self.horizon = float(horizon)
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import Harmonic, rotate
-from hamflow.flows.base import FLOWS, GaussianFlow, require_positive
+from hamflow.flows.base import FLOWS, GaussianFlow
 from hamflow.registry import Auto, Positive
 
 
@@ -25,7 +25,6 @@ class Oscillation(GaussianFlow):
     name = "oscillation"
 
     def __init__(self, alpha: Positive | Auto = 1.0):
-        require_positive(self.name, alpha=alpha)
         self.alpha = float(alpha)
         self.horizon = math.pi / (2 * self.alpha)  # alpha T = pi/2: x_T = v_0 / alpha, the data are gone exactly
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hamflow.dynamics import ElasticBox, broadcast, drift, fold, zero
 from hamflow.dynamics.forces import Force
 from hamflow.errors import ConfigurationError
-from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity, require_positive
+from hamflow.flows.base import FLOWS, HamiltonianFlow, Velocity
 from hamflow.registry import Auto, Positive
 
 WIDTHS_TO_UNIFORM = 1.5  # S T / L: the slowest mode has decayed to 2 exp(-(pi 1.5)^2 / 2) = 3e-5
@@ -39,11 +39,9 @@ class Reflection(HamiltonianFlow):
     ):
         if not low < high:
             raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
-        require_positive(self.name, speed=speed)
         self.low, self.high, self.speed = float(low), float(high), float(speed)
         self.width = self.high - self.low
         self.horizon = WIDTHS_TO_UNIFORM * self.width / self.speed if horizon in (None, "auto") else horizon
-        require_positive(self.name, horizon=self.horizon)
         self.horizon = float(self.horizon)
 
     @property
