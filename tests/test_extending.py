@@ -44,6 +44,7 @@ def extended(tmp_path_factory):
     workflow = Workflow(root)
     try:
         workflow.snakemake("--cores", TWO_PROCESSES)
+        workflow.snakemake("--report", f"results/{PRESET}/report.html")
         yield workflow
     finally:
         shutil.rmtree(root)
