@@ -44,19 +44,17 @@ wildcard_constraints:
     figure=r"[a-z0-9_-]+",
 
 
-def job(verb, place):
-    """The command of a job, with the same text for every preset, since data are shared; its log has what it prints."""
-    named = re.sub(r"\{(\w+)\}", r"{wildcards.\1}", f"/{place}".rstrip("/"))
-    return f"OMP_NUM_THREADS={{threads}} {{params.at[0]}}hamflow {verb} {{PRESET.name}}{named}{{params.at[1]}} > {{log}} 2>&1"
+def job(verb, place="", preset=PRESET.name):
+    """The command of a job; its log has what it prints."""
+    place = re.sub(r"\{(\w+)\}", r"{wildcards.\1}", "/".join(filter(None, [preset, str(place)])))
+    return (
+        f"OMP_NUM_THREADS={{threads}} {{params.at[0]}}hamflow {verb} {place}{{params.at[1]}} > {{log}} 2>&1"
+    )
 
 
 def at(wildcards, output):
     """Where nodes share no file system: the folder of the copies of a job's files, and the parameters in this one."""
-    top = next(
-        f"{top}/" for top in (PRESET.results, PRESET.checkpoints, paths.DATA) if f"{top}/" in output[0]
-    )
-    root = output[0].rpartition(top)[0]
-    return [f"env -C {shlex.quote(root)} ", f' --params "$PWD"/{PRESET.parameters}'] if root else ["", ""]
+    return pipeline.place_of_copies(str(output[0]), PRESET)
 
 
 def spec(kind):

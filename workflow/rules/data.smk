@@ -10,9 +10,11 @@ rule prepare:
         "logs/prepare/{dataset}.log",
     conda:
         ENVIRONMENT
+    resources:
+        preset=PRESET.name,  # no parameter: another preset does not repeat what all share
     params:
         at=at,
         spec=spec("dataset"),
         files=lambda w: pipeline.users_files(config["datasets"][w.dataset]["options"].get("path")),
     shell:
-        job("prepare", "{dataset}")
+        job("prepare", "{dataset}", preset="{resources.preset}")

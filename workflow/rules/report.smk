@@ -1,6 +1,8 @@
 # Tables, figures, and MLflow. `snakemake --report results/<preset>/report.html` (or `make report`) gathers them in one page.
 
-PUBLISH = "hamflow publish --uri {config[tracking][uri]:q} --experiment {config[tracking][experiment]:q} "
+PUBLISH = "hamflow publish --uri {uri} --experiment {experiment}".format(
+    **{key: shlex.quote(value) for key, value in config["tracking"].items()}
+)
 
 
 onstart:
@@ -8,7 +10,7 @@ onstart:
     # MLflow's store is created once, before the jobs that stream to it. It is no rule: a store that was deleted, or another
     # one, must not make any job look outdated. One that cannot be had stops nothing.
     if TRACKED:
-        shell(PUBLISH + "--init || true")
+        shell("{PUBLISH} --init || true")
 
 
 onsuccess:
@@ -17,9 +19,8 @@ onsuccess:
     # publish later.
     if TRACKED and PRESET.metrics.is_dir():
         shell(
-            "mkdir -p {PRESET.logs} && "
-            + PUBLISH
-            + "{PRESET.name} > {PRESET.logs}/publish.log 2>&1 || cat {PRESET.logs}/publish.log >&2"
+            "mkdir -p {PRESET.logs} && {PUBLISH} {PRESET.name} > {PRESET.logs}/publish.log 2>&1"
+            " || cat {PRESET.logs}/publish.log >&2"
         )
 
 
@@ -49,7 +50,7 @@ rule tabulate:
     params:
         at=at,
     shell:
-        job("tabulate", "")
+        job("tabulate")
 
 
 rule tabulate_study:

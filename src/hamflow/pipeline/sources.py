@@ -59,7 +59,7 @@ class Sources:
     @cache  # noqa: B019  as many as there are modules
     def module(self, name: str) -> Module:
         text = self.paths[name].read_text(encoding="utf-8")
-        imports = set()
+        imports: set[tuple[str, str]] = set()
         for package, names, alone in IMPORT.findall(text):
             imports |= {(package, found) for found in re.findall(r"\w+", names)} if package else {(alone, "")}
         origin = next((package for package, found in imports if found == "register"), name)  # of a plain `@register`

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from hamflow import config
 from hamflow.errors import ConfigurationError, UserError
 from hamflow.files import fingerprint, write_text
-from hamflow.pipeline.paths import CHECKPOINT, STATE, Preset
+from hamflow.pipeline.paths import CHECKPOINT, DATA, STATE, Preset
 
 DEFAULTS = Path("params.yaml")
 
@@ -91,6 +92,17 @@ def forget_kept_checkpoints(preset: Preset) -> None:
         shutil.rmtree(kept.parent, ignore_errors=True)
         with contextlib.suppress(OSError):  # other states lie beside it
             kept.parent.parent.rmdir()
+
+
+def place_of_copies(output: str, preset: Preset) -> list[str]:
+    """Where a job's files are copies, since nodes share no file system: [change to their folder, the parameters]; else empty.
+
+    Args:
+        output: a file that the job writes, as Snakemake gives it to the job.
+    """
+    tops = (f"{top}/" for top in (preset.results, preset.checkpoints, DATA))
+    root = output.rpartition(next(top for top in tops if top in output))[0]
+    return [f"env -C {shlex.quote(root)} ", f' --params "$PWD"/{preset.parameters}'] if root else ["", ""]
 
 
 def set_environment(tracking: Mapping[str, str], remote: bool) -> bool:
