@@ -41,10 +41,6 @@ def test_images_are_trained_before_points(parameters):
     assert costs["digits"] > costs["checkerboard"]
 
 
-def test_values_by_hand_have_the_types_of_yaml():
-    assert workflow.typed({"a": "1", "b": ["x", {"c": "[2]"}], "d": ""}) == {"a": 1, "b": ["x", {"c": [2]}], "d": ""}
-
-
 def test_data_that_all_presets_share_are_not_redefined(parameters):
     digits = parameters["datasets"]["digits"] | {"options": {"holdout": 0.5}}
     with pytest.raises(ConfigurationError, match=r"datasets\.digits\.options"):
