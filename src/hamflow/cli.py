@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = root.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in verbs():
         module = import_module(f"hamflow.verbs.{name}")
-        text = module.__doc__.partition("\n\n")[0]
+        text = str(module.__doc__).partition("\n\n")[0]
         verb = subparsers.add_parser(name, help=text, description=module.__doc__)
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)

@@ -22,9 +22,9 @@ def run(options: argparse.Namespace) -> None:
     spec = arguments.specification(options, place, lambda c, r: config.discrepancy_spec(c, r.dataset, r.method))
     evaluate_checkpoint(
         spec,
-        arguments.path(options, "checkpoint", place and place.checkpoint),
-        arguments.path(options, "data", place and place.data),
-        arguments.path(options, "output", place and place.metrics / f"{HSD}.json"),
+        arguments.path(options, "checkpoint", place.checkpoint if place else None),
+        arguments.path(options, "data", place.data if place else None),
+        arguments.path(options, "output", place.metrics / f"{HSD}.json" if place else None),
         options.device,
     )
 

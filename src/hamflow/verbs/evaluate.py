@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, _specification)
-    data = arguments.path(options, "data", place and place.data)
-    reference = arguments.path(options, "reference", place and place.preset.reference(place.dataset, spec["features"]))
+    data = arguments.path(options, "data", place.data if place else None)
+    reference = arguments.path(options, "reference", place.preset.reference(place.dataset, spec["features"]) if place else None)
     samples = options.samples or (place.samples if place and place.method != BOUND else None)
-    output = options.output or (place and place.metrics)
+    output = options.output or (place.metrics if place else None)
     if samples is None:
         build_reference(spec, data, reference, output, options.device)
     elif output is None:

@@ -23,10 +23,10 @@ def run(options: argparse.Namespace) -> None:
     spec = arguments.specification(options, place, lambda c, r: config.sampling_spec(c, r.dataset, r.method))
     sample(
         spec,
-        arguments.path(options, "checkpoint", place and place.checkpoint),
-        arguments.path(options, "data", place and place.data),
+        arguments.path(options, "checkpoint", place.checkpoint if place else None),
+        arguments.path(options, "data", place.data if place else None),
         arguments.seed(options, place),
-        arguments.path(options, "output", place and place.samples),
+        arguments.path(options, "output", place.samples if place else None),
         options.device,
     )
 

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, lambda c, r: config.training_spec(c, r.dataset, r.method))
-    output = arguments.path(options, "output", place and place.checkpoints)
-    data = arguments.path(options, "data", place and place.data)
+    output = arguments.path(options, "output", place.checkpoints if place else None)
+    data = arguments.path(options, "data", place.data if place else None)
     seed = arguments.seed(options, place)
     with exclusive(output / ".training") as waited:
         if waited and _is_trained(output, spec, seed):
