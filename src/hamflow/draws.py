@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -62,7 +62,8 @@ class BatchDraws:
 
     def __init__(self, seed: int, *names: Name, batch: int, device: torch.device | str = "cpu"):
         self.seed, self.names, self.batch, self.device = seed, names, batch, torch.device(device)
-        self._rows, self._whole = slice(None), {}
+        self._rows = slice(None)
+        self._whole: dict[Any, Any] = {}
 
     def part(self, rows: slice) -> "BatchDraws":
         """The same draws, of some rows only."""

@@ -4,11 +4,13 @@ The options of an object are one struct, from which come their defaults, types a
 """
 
 import contextlib
+import copy
 import importlib
 import inspect
 import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from reprlib import Repr
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -264,7 +266,7 @@ def _literals(kind: Any) -> Any:
 
 def _struct_of(name: str, entry: Any, given: tuple[str, ...]) -> type[Struct]:
     """The struct of the annotated arguments of a function or class, but for those that are given."""
-    hints = get_type_hints(entry.__init__ if isinstance(entry, type) else entry, include_extras=True)
+    hints = get_type_hints(entry.__init__ if isinstance(entry, type) else entry, include_extras=True)  # type: ignore[misc]  # a class, no instance
     fields: list[Any] = []
     for parameter in inspect.signature(entry).parameters.values():
         if parameter.name in given:
@@ -273,6 +275,6 @@ def _struct_of(name: str, entry: Any, given: tuple[str, ...]) -> type[Struct]:
         if default is parameter.empty:
             default = msgspec.NODEFAULT
         elif isinstance(default, dict | list | set):
-            default = msgspec.field(default_factory=lambda value=default: type(value)(value))
+            default = msgspec.field(default_factory=partial(copy.copy, default))
         fields.append((parameter.name, hints.get(parameter.name, Any), default))
     return msgspec.defstruct(name, fields, bases=(Options,), kw_only=True)

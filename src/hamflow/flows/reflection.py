@@ -37,12 +37,11 @@ class Reflection(HamiltonianFlow):
         speed: Positive = 1.0,
         horizon: Positive | Auto | None = None,
     ):
-        if not low < high:
-            raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
         self.low, self.high, self.speed = float(low), float(high), float(speed)
+        if not self.low < self.high:
+            raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
         self.width = self.high - self.low
-        self.horizon = WIDTHS_TO_UNIFORM * self.width / self.speed if horizon in (None, "auto") else horizon
-        self.horizon = float(self.horizon)
+        self.horizon = WIDTHS_TO_UNIFORM * self.width / self.speed if horizon is None or horizon == "auto" else float(horizon)
 
     @property
     def options(self) -> dict[str, Any]:

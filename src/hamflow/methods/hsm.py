@@ -10,7 +10,7 @@ from hamflow.dynamics import SCHEMES, simulate
 from hamflow.methods.base import METHODS, Facts, Generator
 from hamflow.methods.score_matching import ScoreGenerator, score_field
 from hamflow.registry import Count, Options, Positive
-from hamflow.score.fields import VelocityPredictor
+from hamflow.score.fields import ScoreField, VelocityPredictor
 from hamflow.score.objectives import gain
 from hamflow.training.fit import Batch, Objective, Turn
 
@@ -73,9 +73,10 @@ class HamiltonianObjective(Objective):
         "velocity is beyond `runaway` have no loss either"
     )
 
-    def __init__(self, method: HamiltonianScoreMatching, force: nn.Module, critic: nn.Module):
+    def __init__(self, method: HamiltonianScoreMatching, force: ScoreField, critic: nn.Module):
         super().__init__()
-        self.method, self.force, self.critic = method, force, critic
+        self.method, self.critic = method, critic
+        self.force: ScoreField = force
         self.turns = (Turn("critic", "critic", repeats=method.critic_steps), Turn("force", "force"))
 
     def losses(self, turn: str, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hamflow import networks
 from hamflow.errors import ConfigurationError, NotOffered
@@ -66,7 +66,8 @@ class ScoreGenerator:
     classes = 0
 
     def __init__(self, module: ScoreField, shape: tuple[int, ...], sigma: float = 0.0):
-        self.module, self.shape, self.sigma = module, shape, sigma
+        self.module: nn.Module = module
+        self.shape, self.sigma = shape, sigma
         self.sampling = Sampling()
         self.metadata: dict[str, Any] = {}
 

@@ -87,7 +87,7 @@ class UNet(nn.Module):
         shape: tuple[int, ...], multipliers: Sequence[int] = (2, 2, 2), attention: Sequence[int] = (16,), **_: Any
     ) -> None:
         """Raise ConfigurationError for images that the options do not fit."""
-        _, height, width = shape
+        height, width = shape[1:]
         halvings = len(multipliers) - 1
         if height % 2**halvings or width % 2**halvings:
             raise ConfigurationError(

@@ -18,6 +18,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from hamflow.errors import ConfigurationError
 
@@ -115,6 +116,7 @@ class Preset:
         return [self.run(*key) for key in sorted({(parts[0], parts[1], int(seed[1])) for parts, seed in named if seed})]
 
 
+@final
 @dataclass(frozen=True)
 class Run:
     """One trained model: a method on a data set with a seed; or, for the method `data`, the bound."""

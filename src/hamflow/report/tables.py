@@ -84,7 +84,7 @@ def aggregate(records: Sequence[Record]) -> pd.DataFrame:
 
 def _line(name: str, members: Sequence[Record]) -> dict[str, Any]:
     first, metrics = members[0], [record.metrics[name] for record in members]
-    values = [metric.value for metric in metrics]
+    values = [float(metric.value) for metric in metrics if metric.value is not None]
     nfe = statistics.fmean(record.nfe for record in members)
     return {
         **{key: getattr(first, key) for key in ("preset", "dataset", "conditional", "method", "label", "sampler")},

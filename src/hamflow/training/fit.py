@@ -162,12 +162,13 @@ class _Fitting:
         size = self.plan.microbatch or len(own)
         for start in range(0, len(own), size):
             stop = min(start + size, len(own))
-            x, label = (self._moved(part) for part in self.rows.batch(own[start:stop]))
+            x, label = self.rows.batch(own[start:stop])
             part = draws.part(slice(self.rank + start * self.world, self.rank + (stop - 1) * self.world + 1, self.world))
-            yield Batch(x, label, step, part, self.state.averaged)
+            moved = None if label is None else self._moved(label)
+            yield Batch(self._moved(x), moved, step, part, self.state.averaged)
 
-    def _moved(self, rows: Tensor | None) -> Tensor | None:
-        if rows is None or self.device.type != "cuda":
+    def _moved(self, rows: Tensor) -> Tensor:
+        if self.device.type != "cuda":
             return rows
         return rows.pin_memory().to(self.device, non_blocking=True)
 

@@ -69,7 +69,7 @@ def _pair_noise(own: Tensor, other: Tensor, v: Tensor) -> float:
 def feature_map(x: Tensor, count: int, rng: np.random.Generator, linear: bool = True) -> Map:
     """The features of points like x [N, D]: 1, x (if `linear`) and `count` waves, of about unit size."""
     dimension, mean, spread = x.shape[1], x.mean(0), x.std(0).clamp(min=1e-12)
-    scales = np.exp(rng.uniform(*np.log(LENGTH_SCALES), size=count))
+    scales = np.exp(rng.uniform(np.log(LENGTH_SCALES[0]), np.log(LENGTH_SCALES[1]), size=count))
     frequencies = torch.from_numpy(rng.standard_normal((dimension, count)) / (scales * np.sqrt(dimension))).to(x)
     phases = torch.from_numpy(rng.uniform(0, 2 * np.pi, size=count)).to(x)
     # Amplitudes in proportion to the length scale, so that the ridge prefers smooth fields: antithetic pairs see the noise
