@@ -7,7 +7,7 @@ OVERLAY := $(if $(filter-out quickstart,$(PRESET)),--configfile workflow/presets
 REPORT := results/$(PRESET)/report.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install run restore verify report test test-slurm bench lint ui clean
+.PHONY: help install run restore verify report test test-slow test-slurm bench lint ui clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -37,6 +37,9 @@ $(REPORT): $(wildcard results/$(PRESET)/tables/* results/$(PRESET)/figures/* wor
 
 test: install  ## all tests
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup
+
+test-slow: install  ## statistics at the size of a study: a minute or two
+	OMP_NUM_THREADS=1 pytest -n auto -m slow tests
 
 test-slurm: install  ## the tests on a real SLURM, which they install and start: as root, on Debian; skipped elsewhere
 	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
