@@ -39,7 +39,7 @@ def catch(folder: Path, outputs: Iterable[str], end: Future) -> dict[str, psutil
 
     Args:
         folder: where Snakemake runs.
-        outputs: folders of checkpoints, as the command line of the training names them.
+        outputs: folders of checkpoints, checkpoints/<run>; the command line of a training names the run.
         end: of Snakemake, which must not come before.
     """
     caught: dict[str, psutil.Process] = {}
@@ -57,11 +57,12 @@ def catch(folder: Path, outputs: Iterable[str], end: Future) -> dict[str, psutil
 
 
 def training(folder: Path, output: str) -> psutil.Process | None:
-    """The process of `hamflow train --output OUTPUT` in a folder."""
+    """The process of `hamflow train RUN` in a folder."""
+    run = output.removeprefix("checkpoints/")
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             line = process.cmdline()
-            if "train" in line and output in line and process.cwd() == str(folder):
+            if "train" in line and run in line and process.cwd() == str(folder):
                 return process
     return None
 
