@@ -1,6 +1,6 @@
 """One struct an entry: a mistake in an option names the key, the value found, and the nearest or what is legal."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
@@ -22,7 +22,7 @@ class Dust(Options):
 
 
 @OUTER.register("box")
-def box(content: THINGS.entry("kind"), label: str = ""):
+def box(content: Annotated[dict, THINGS.entry("kind")], label: str = ""):
     return content
 
 

@@ -37,9 +37,9 @@ _short = Repr()
 _short.maxstring = _short.maxother = 80
 
 
-def some(kind: type[Struct]) -> Any:
-    """The type of a mapping that holds some of a struct's keys: what differs from its defaults."""
-    return Annotated[dict[str, Any], Meta(extra={"check": lambda value, where: convert(kind, value, where), "kind": kind})]
+def some(kind: type[Struct]) -> Meta:
+    """For a mapping of some of a struct's keys, those that differ: `Annotated[dict[str, Any], some(Kind)]`."""
+    return Meta(extra={"check": lambda value, where: convert(kind, value, where), "kind": kind})
 
 
 class Options(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -102,13 +102,13 @@ class Registry(Generic[T]):
         self.get(name, where)
         return convert(self.options(name), options, where, f"{self.kind} '{name}'")
 
-    def entry(self, key: str) -> Any:
-        """The type of a parameter that names an entry: {key: name, option: value, ...}."""
-        return Annotated[dict[str, Any], Meta(extra={"check": lambda value, where: self._check_entry(key, value, where)})]
+    def entry(self, key: str) -> Meta:
+        """For a parameter {key: name, option: value, ...}: `Annotated[dict[str, Any], FLOWS.entry("name")]`."""
+        return Meta(extra={"check": lambda value, where: self._check_entry(key, value, where)})
 
-    def name(self) -> Any:
-        """The type of a parameter that is the name of an entry."""
-        return Annotated[str, Meta(extra={"check": self.get})]
+    def name(self) -> Meta:
+        """For a parameter that is the name of an entry: `Annotated[str, LAWS.name()]`."""
+        return Meta(extra={"check": self.get})
 
     def build(self, name: str, /, *args: Any, **options: Any) -> Any:
         """Call the entry (for a struct: make it) with checked options."""

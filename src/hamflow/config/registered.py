@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from hamflow import networks
 from hamflow.config.sections import Method
@@ -26,7 +26,7 @@ def check(config: Config) -> None:
     sources = {name: _check_dataset(config, name) for name in config["datasets"]}
     run = [sources[name] for name in config["run"]["datasets"]]
     for name, network in config["networks"].items():
-        convert(NETWORKS.entry("kind"), network, f"networks.{name}")
+        convert(Annotated[dict[str, Any], NETWORKS.entry("kind")], network, f"networks.{name}")
     for name in config["methods"]:
         _check_method(config, name, run if name in config["run"]["methods"] else [])
     _check_budgets(config["sampling"]["settings"], "sampling.settings")

@@ -12,7 +12,7 @@ BOUND = "data"  # results/<preset>/metrics/<dataset>/data is the bound's: no met
 Samples = Annotated[int, Meta(ge=2, le=1_000_000)]  # the sampling seeds that a run has
 Seed = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Budgets = dict[Name, list[Annotated[int, Meta(ge=1, le=1_000_000)] | Auto]]  # {sampler: numbers of network evaluations}
-SomeTraining = some(Training)
+SomeTraining = Annotated[dict[str, Any], some(Training)]
 
 
 class Run(Options, kw_only=True, frozen=True):

@@ -38,7 +38,7 @@ class HamiltonianScoreMatching(Options, kw_only=True, frozen=True):
     """
 
     horizon: Positive = 0.6
-    scheme: Literal[tuple(SCHEMES)] = "leapfrog"  # type: ignore[valid-type]
+    scheme: Literal[tuple(SCHEMES)] = "leapfrog"  # type: ignore[valid-type]  # the names of a table
     integration_steps: Count = 3
     time_law: Literal["uniform", "log_uniform"] = "uniform"
     weight: Literal["constant", "inverse_square"] = "inverse_square"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,9 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         times: {law, ...}, the law of the training times.
     """
 
-    flow: FLOWS.entry("name")
-    parameterisation: PARAMETERISATIONS.name()
-    times: LAWS.entry("law")
+    flow: Annotated[dict[str, Any], FLOWS.entry("name")]
+    parameterisation: Annotated[str, PARAMETERISATIONS.name()]
+    times: Annotated[dict[str, Any], LAWS.entry("law")]
 
     def check(self, box: tuple[float, float]) -> None:
         """Raise ConfigurationError for a flow that cannot carry data in a box, or that the parameterisation does not fit."""

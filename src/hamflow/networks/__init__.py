@@ -1,7 +1,7 @@
 """Networks for points and for images: forward(x, noise_label, class_label=None) -> shaped like x."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -39,7 +39,7 @@ def build(spec: Mapping[str, Any], shape: tuple[int, ...], classes: int = 0, see
 
 def check(spec: Mapping[str, Any], shape: tuple[int, ...], where: str = "network") -> None:
     """Raise ConfigurationError for a network that cannot be, or does not fit samples of that shape, without building it."""
-    convert(NETWORKS.entry("kind"), spec, where)
+    convert(Annotated[dict[str, Any], NETWORKS.entry("kind")], spec, where)
     kind = NETWORKS.get(spec["kind"])
     if len(shape) != kind.sample_dims:
         fitting = [name for name in names() if NETWORKS.get(name).sample_dims == len(shape)]

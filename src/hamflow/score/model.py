@@ -29,7 +29,7 @@ class ModelSpec(Options, kw_only=True, frozen=True):
     times: Count = 4  # how many in (0, T]
     samples: Annotated[int, Meta(ge=8)] = 10_000  # of the data
     steps: Count = 4  # of integration to T, see `score_discrepancy`
-    scheme: Literal[tuple(SCHEMES)] = SCHEME  # type: ignore[valid-type]
+    scheme: Literal[tuple(SCHEMES)] = SCHEME  # type: ignore[valid-type]  # the names of a table
     estimator: str | None = None  # see `hamflow.score.estimators`; None: its default
     # of the estimator, by kind of data; a key `estimator` there names another one
     options: dict[Literal["image", "point"], dict[str, Any]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from hamflow.registry import Count, Fraction, NotNegative, Options, Positive
 from hamflow.training.fit import Samples, fitted
 from hamflow.training.plan import Training
 
-Network = NETWORKS.entry("kind")
+Network = Annotated[dict[str, Any], NETWORKS.entry("kind")]
 
 # The pilot mixture (theory 2.10): three components in the plane, E|grad log p|^2 = 4.67
 PILOT = {"weights": [0.4, 0.3, 0.3], "means": [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], "sds": [0.6, 0.6, 0.6]}

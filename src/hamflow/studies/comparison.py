@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import field
@@ -41,12 +41,12 @@ class Spec(mixture.Spec, kw_only=True, frozen=True):
     horizon, times, samples: of the discrepancy that is reported."""
 
     seeds: Count = 5
-    training: some(mixture.MatchingTraining) = field(default_factory=lambda: {"train_kimg": 512})
+    training: Annotated[dict[str, Any], some(mixture.MatchingTraining)] = field(default_factory=lambda: {"train_kimg": 512})
     forms: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"scaled": {"critic_steps": 3, "training": SLOWER_SCORE}, "residual": {}}
     )
     sigmas: tuple[Positive, ...] = (0.05, 0.1, 0.3)
-    direct: some(base.ScoreTraining) = field(default_factory=lambda: {"learning_rate": 3e-3})
+    direct: Annotated[dict[str, Any], some(base.ScoreTraining)] = field(default_factory=lambda: {"learning_rate": 3e-3})
     costs: dict[str, Positive] = field(default_factory=lambda: dict(COSTS))
     horizon: Positive = 0.6
     times: Count = 6

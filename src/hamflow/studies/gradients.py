@@ -1,7 +1,7 @@
 """Mean against standard deviation of the per-sample parameter gradient: Hamiltonian against denoising score matching."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,14 +28,16 @@ class Spec(base.Common, kw_only=True, frozen=True):
 
     network: base.Network = field(default_factory=lambda: {"kind": "small", "width": 32, "depth": 2})
     training_sigma: Positive = 0.3
-    training: some(base.ScoreTraining) = field(default_factory=lambda: {"train_kimg": 25.6, "learning_rate": 3e-3})
+    training: Annotated[dict[str, Any], some(base.ScoreTraining)] = field(
+        default_factory=lambda: {"train_kimg": 25.6, "learning_rate": 3e-3}
+    )
     sigmas: tuple[Positive, ...] = (0.01, 0.05, 0.1, 0.3, 0.5)
     time: Positive = 0.2
     integration_steps: Count = 3
     samples: Count = 8192
     critic: base.Network = field(default_factory=lambda: {"kind": "small", "width": 128, "depth": 3})
     critic_samples: Count = 40_000
-    critic_training: some(CriticTraining) = field(default_factory=lambda: {"train_kimg": 512})
+    critic_training: Annotated[dict[str, Any], some(CriticTraining)] = field(default_factory=lambda: {"train_kimg": 512})
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class Spec(base.Common, kw_only=True, frozen=True):
     """Besides the common keys: hamiltonian: what differs from `Matching`; training: what differs from
     `MatchingTraining`; grid: arrows along a side."""
 
-    hamiltonian: some(Matching) = field(default_factory=dict)
-    training: some(MatchingTraining) = field(default_factory=dict)
+    hamiltonian: Annotated[dict[str, Any], some(Matching)] = field(default_factory=dict)
+    training: Annotated[dict[str, Any], some(MatchingTraining)] = field(default_factory=dict)
     grid: Count = 25
 
     def method(self) -> Matching:

@@ -1,7 +1,7 @@
 """Explicit score matching loss against the Hamiltonian score discrepancy, for networks trained for one epoch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ class Spec(base.Common, kw_only=True, frozen=True):
     horizon: Positive = 0.6
     times: Count = 6
     samples: Count = 10_000
-    estimator: ESTIMATORS.name() = "features"
+    estimator: Annotated[str, ESTIMATORS.name()] = "features"
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,7 +1,7 @@
 """The empirical discrepancy against time, beside its Taylor prediction 2 t^2 L_esm."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ class Spec(base.Common, kw_only=True, frozen=True):
 
     network: base.Network = field(default_factory=lambda: {"kind": "small", "width": 64, "depth": 2})
     sigma: Positive = 0.3
-    training: some(base.ScoreTraining) = field(default_factory=lambda: {"train_kimg": 15.36, "learning_rate": 3e-3})
+    training: Annotated[dict[str, Any], some(base.ScoreTraining)] = field(
+        default_factory=lambda: {"train_kimg": 15.36, "learning_rate": 3e-3}
+    )
     times: tuple[Positive, ...] = (0.02, 0.04, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
     samples: Count = 100_000
     estimators: dict[str, Any] = field(

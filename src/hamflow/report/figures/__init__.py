@@ -28,4 +28,4 @@ class Figure(Protocol):
 def kinds() -> list[Figure]:
     """Every kind of figure, by the files of this folder."""
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return [importlib.import_module(f"{__name__}.{name}") for name in modules]  # type: ignore[misc]
+    return [importlib.import_module(f"{__name__}.{name}") for name in modules]

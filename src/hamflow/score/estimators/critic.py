@@ -32,8 +32,8 @@ class CriticTraining(Training, kw_only=True, frozen=True):
 
 Factory = Callable[[int], nn.Module]  # fold -> a new predictor (x, t, force) -> V
 Trajectory = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (rows, numbers of times) -> (x, v)
-NETWORK = NETWORKS.entry("kind")
-CRITIC = Annotated[Any, Meta(extra={"check": lambda value, where: callable(value) or convert(NETWORK, value, where)})]
+Network = Annotated[dict[str, Any], NETWORKS.entry("kind")]
+CRITIC = Annotated[Any, Meta(extra={"check": lambda value, where: callable(value) or convert(Network, value, where)})]
 PLAN = Annotated[dict[str, Any], Meta(extra={"check": lambda value, where: convert(CriticTraining, value, where)})]
 SMALL = {"kind": "small", "width": 64, "depth": 2}
 
