@@ -23,8 +23,8 @@ run: install  ## run PRESET and build its report; a second time does nothing
 	@start=$$(date +%s); snakemake --cores $(CORES) $(OVERLAY) && $(MAKE) --no-print-directory $(REPORT) && \
 	echo "Done in $$(($$(date +%s) - start)) s. Open $(CURDIR)/$(REPORT)"
 
-restore: install  ## fetch what this commit's dvc.lock names, and let Snakemake see that nothing is to do
-	dvc pull && snakemake --cores 1 --touch --forceall --quiet all
+restore: install  ## fetch what this commit's dvc.lock names, and check that it is what this commit asks for
+	dvc pull && hamflow check quickstart
 
 verify: install  ## do the work of PRESET again in an empty folder, and compare every byte
 	hamflow verify $(PRESET) --cores $(CORES)

@@ -8,7 +8,7 @@ from workflows import Workflow, copy_tree
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
-RESTORE = ("snakemake", "--cores", "1", "--touch", "--forceall", "--quiet", "all")  # after `dvc pull`: `make restore`
+RESTORE = ("hamflow", "check", "quickstart")  # after `dvc pull`: `make restore`
 SLOWER = "methods={edm: {training: {learning_rate: 3.0e-4}}}"
 
 

@@ -22,8 +22,9 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert finished.pending() == set()
 
 
-def test_touching_every_source_file_repeats_nothing(finished):
-    for path in (finished.folder / "src").rglob("*.py"):
+@pytest.mark.parametrize("folder", ["src", "data", "checkpoints", "results"])
+def test_times_of_change_repeat_nothing(finished, folder):
+    for path in (finished.folder / folder).rglob("*.*"):
         os.utime(path)
     assert finished.pending() == set()
 
@@ -48,20 +49,28 @@ def test_another_seed_runs_that_seed_alone(finished):
 
 
 def test_editing_the_sampler_repeats_sampling_and_what_follows(finished):
-    with finished.edited("src/hamflow/sampling/solvers.py", '"""', '"""Edited. '):
+    with finished.edited("src/hamflow/sampling/solvers.py", "annotations\n", "annotations\nEDITED = True\n"):
         rules = finished.pending_rules()
     assert rules >= AFTER_SAMPLING
     assert not rules & {"prepare", "train"}
 
 
+def test_a_comment_a_docstring_and_another_layout_repeat_nothing(finished):
+    with (
+        finished.edited("src/hamflow/sampling/solvers.py", '"""', '"""Edited. '),
+        finished.edited("src/hamflow/flows/reflection.py", "\n\n", "\n\n\n# a comment\n"),
+    ):
+        assert finished.pending() == set()
+
+
 def test_editing_one_flow_repeats_the_methods_that_use_it(finished):
-    with finished.edited("src/hamflow/flows/reflection.py", '"""', '"""Edited. '):
+    with finished.edited("src/hamflow/flows/reflection.py", "\n\n", "\n\nEDITED = True\n"):
         jobs = finished.pending()
     assert methods_of(jobs, "train") == {"method=reflection"}
 
 
 def test_editing_a_metric_repeats_the_evaluation_and_what_follows(finished):
-    with finished.edited("src/hamflow/metrics/suite.py", '"""', '"""Edited. '):
+    with finished.edited("src/hamflow/metrics/suite.py", "\n\n", "\n\nEDITED = True\n"):
         rules = finished.pending_rules()
     assert rules >= {"reference_points", "evaluate", "tabulate"}
     assert not rules & {"prepare", "train", "sample"}

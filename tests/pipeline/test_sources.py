@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hamflow.pipeline.sources import Sources, names_in
+from hamflow.errors import DataError
+from hamflow.pipeline.sources import Sources, digest_of_code, names_in
 
 TREE = {
     "verbs/go": "from hamflow.flows import build\nfrom hamflow import errors\ndef run():\n    from hamflow.late import found\n",
@@ -65,3 +66,41 @@ def test_a_module_names_what_it_quotes(behind):
 
 def test_every_text_of_nested_parameters_may_be_a_name():
     assert set(names_in({"a": ["b", {"c": "d"}, 1], "e": None})) == {"a", "b", "c", "d", "e"}
+
+
+CODE = 'def half(x: float) -> float:\n    """Half of it."""\n    return f"{x / 2:.3g}" if x else None\n'
+SAME = {
+    "a comment": CODE + "# a comment\n",
+    "a docstring": CODE.replace("Half of it.", "The half."),
+    "no docstring": CODE.replace('    """Half of it."""\n', ""),
+    "a module's docstring": '"""Halves."""\n' + CODE,
+    "layout": CODE.replace("x / 2", "(x/2)").replace("    ", "  ").replace("\n", "\n\n"),
+    "line ends": CODE.replace("\n", "\r\n"),
+    "quotes": CODE.replace('f"{x / 2:.3g}"', "f'{x / 2:.3g}'"),
+}
+OTHER = {
+    "a number": CODE.replace("2", "3"),
+    "its type": CODE.replace("2", "2.0"),
+    "a name": CODE.replace("half", "part"),
+    "a format": CODE.replace(".3g", ".4g"),
+    "a branch": CODE.replace("if x", "if not x"),
+    "None": CODE.replace("None", "0"),
+    "a default": CODE.replace("x: float", "x: float = 0"),
+    "a text that is no docstring": CODE.replace("    return", '    "Half."; x = "Half."\n    return'),
+    "another order": CODE.replace("x / 2", "2 / x"),
+    "a target": CODE + "half = half\n",
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_python_does_not_run_leaves_the_digest_of_code(name):
+    assert digest_of_code(SAME[name]) == digest_of_code(CODE)
+
+
+def test_code_that_computes_something_else_has_another_digest():
+    assert len({digest_of_code(text) for text in [CODE, *OTHER.values()]}) == 1 + len(OTHER)
+
+
+def test_a_folder_without_sources_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no source"):
+        Sources(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from hamflow import config
 from hamflow.errors import ConfigurationError
-from hamflow.pipeline import targets, workflow
+from hamflow.pipeline import made, targets, workflow
 from hamflow.pipeline.paths import Preset
 
 
@@ -58,21 +58,6 @@ def test_parameters_are_written_once_and_again_only_when_they_change(parameters,
     assert config.load([preset.parameters])["seeds"] == [7]
 
 
-def test_fetched_files_are_settled_only_where_snakemake_has_no_records(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fetched = tmp_path / "data/file"
-    fetched.parent.mkdir()
-    fetched.touch()
-    os.utime(fetched, (1, 1))
-    (tmp_path / ".snakemake/metadata").mkdir(parents=True)
-    (tmp_path / ".snakemake/metadata/record").touch()
-    workflow.settle_fetched_files([tmp_path / "data"])
-    assert fetched.stat().st_mtime == 1
-    (tmp_path / ".snakemake/metadata/record").unlink()
-    workflow.settle_fetched_files([tmp_path / "data"])
-    assert fetched.stat().st_mtime > 1
-
-
 def test_kept_checkpoints_go_and_states_stay(tmp_path):
     preset = Preset("p", tmp_path)
     state = preset.run("d", "m", 0).checkpoints / "state"
@@ -84,7 +69,7 @@ def test_kept_checkpoints_go_and_states_stay(tmp_path):
 
 
 def test_the_fingerprint_of_the_user_s_files_changes_with_them(tmp_path):
-    before = workflow.users_files(str(tmp_path))
+    before = made.users_files(str(tmp_path))
     (tmp_path / "image.png").write_bytes(b"1")
-    after = workflow.users_files(str(tmp_path))
-    assert len({before, after, workflow.users_files(None)}) == 2  # an empty folder is like none
+    after = made.users_files(str(tmp_path))
+    assert len({before, after, made.users_files(None)}) == 2  # an empty folder is like none

@@ -154,15 +154,15 @@ def test_paths_and_parameters_follow_from_the_run(chain, monkeypatch, tmp_path):
     """In a project's folder nothing but the run is named; the parameters are those that the workflow has written."""
     resolved = config.load(PARAMS[1::2], ["training.train_kimg=0.256"])
     write_text(tmp_path / "results/smoke/params.yaml", config.dump(resolved))
-    shutil.copytree(chain["data"], tmp_path / "data/digits")
     monkeypatch.chdir(tmp_path)
-    for verb, place in [("train", RUN), ("sample", RUN), ("evaluate", "smoke/digits"), ("evaluate", RUN), ("discrepancy", RUN)]:
+    jobs = [("prepare", "smoke/digits"), ("train", RUN), ("sample", RUN), ("evaluate", "smoke/digits"), ("evaluate", RUN)]
+    for verb, place in [*jobs, ("discrepancy", RUN)]:
         assert cli.main([verb, place]) == 0
     run = "digits/oscillation/seed0"
     assert (tmp_path / f"checkpoints/smoke/{run}/model.safetensors").read_bytes() == chain["checkpoint"].read_bytes()
     metrics = {path.name for path in (tmp_path / f"results/smoke/metrics/{run}").iterdir()}
     settings = {"heun-nfe5.json", "heun-nfe9.json", "multistep-nfe5.json"}
-    assert metrics == settings | {"run.json", "hsd.json", "hsd.run.json"}
+    assert metrics == settings | {"run.json", "made.json", "hsd.json", "hsd.run.json", "hsd.made.json"}
 
 
 def test_parameters_are_read_back_as_they_were_written(tmp_path):

@@ -1,4 +1,6 @@
 # The names that the rules share. What they mean is in src/hamflow/pipeline: paths, targets, sources and workflow.
+import atexit
+import functools
 import os
 import re
 import shlex
@@ -10,10 +12,9 @@ CODE = str(Path("src").resolve())
 sys.path.insert(0, CODE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [CODE, os.environ.get("PYTHONPATH")])))
 
-from hamflow import config as parameters
-from hamflow.files import canonical_json
-from hamflow.pipeline import paths, targets, workflow as pipeline
-from hamflow.pipeline.sources import Sources, names_in
+from hamflow.errors import UserError
+from hamflow.pipeline import made, paths, targets, workflow as pipeline
+from hamflow.pipeline.jobs import Jobs
 from hamflow.verbs import plot as figures
 
 ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
@@ -23,12 +24,10 @@ config = pipeline.checked(workflow.config_settings.configfiles, dict(workflow.co
 PRESET = paths.Preset(config["preset"])
 RUN = PRESET.run("{dataset}", "{method}", "{seed}")
 DATASETS = config["run"]["datasets"]
-MODULES = Sources()
+JOBS = Jobs(config)
 TRACKED = pipeline.set_environment(config["tracking"], workflow.remote_exec)
 
-if workflow.is_main_process:
-    pipeline.settle_fetched_files([paths.DATA, PRESET.checkpoints, PRESET.results])
-if not workflow.is_main_process or "--no-hooks" in sys.argv:  # else `onstart` does it
+if not workflow.is_main_process or ("--no-hooks" in sys.argv and not workflow.dryrun):  # else `onstart` does it
     pipeline.write_parameters(config, PRESET)
 
 # A GPU is asked for only where there is one: on the CPU, `resources: gpu=1` would let one job run at a time.
@@ -57,30 +56,58 @@ def at(wildcards, output):
     return pipeline.place_of_copies(str(output[0]), PRESET)
 
 
-def spec(kind):
-    """A function of the wildcards: canonical JSON of what determines the job. Another one repeats it; no command line has it."""
-    return lambda wildcards: canonical_json(
-        getattr(parameters, f"{kind}_spec")(config, *wildcards_of(wildcards))
-    )
+@functools.cache
+def checks():
+    """What decides by the stamps of the jobs; None in a job, which is asked for, and where only Snakemake can read the results.
+
+    Snakemake's own records do not count beside them. They do in a storage that only it reads: its records of the recipes.
+    """
+    if not workflow.is_main_process or workflow.storage_settings.default_storage_provider is not None:
+        return None
+    workflow.dag_settings.rerun_triggers = frozenset()
+    if not workflow.dryrun:
+        atexit.register(JOBS.memo.save)
+    return made.Checks(JOBS.memo, pipeline.forced(workflow.dag_settings.forcerun))
 
 
-def sources(*modules, without=()):
-    """A function of the wildcards: the source files behind modules, for the `input`; Snakemake compares them by content."""
-    return lambda w: MODULES.behind(
-        *(module.format(**w) for module in modules), used=names_used(w), without=without
-    )
+def made_of(kind):
+    """A function of the wildcards: what a job reads. A job is forced whose files lie there but are not what is asked for.
+
+    The stamps decide, and times of change mean nothing: bytes may have come from DVC, from git or from another machine.
+    """
+
+    def inputs(wildcards):
+        job = job_of(kind, wildcards)
+        files = {**job.inputs, "stamps": [parent.stamp for parent in job.parents]}
+        if not (stamps := checks()):
+            return files
+        try:
+            due = stamps.verdict(job).due
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(2)
+        if due:
+            workflow.dag.forcefiles.update(map(str, job.outputs))
+            return files
+        return {name: as_ancient(found) for name, found in files.items()}
+
+    return inputs
 
 
-def wildcards_of(wildcards):
-    return [wildcards[key] for key in ("dataset", "method", "study") if key in wildcards.keys()]
+def recipe(kind):
+    """A function of the wildcards: a digest of all that determines a job. Snakemake records it."""
+    return lambda wildcards: job_of(kind, wildcards).recipe
 
 
-def names_used(wildcards):
-    """The names that the parameters of a job hold: the objects of a registry that it may use."""
-    entries = [config["datasets"][wildcards.dataset]] if "dataset" in wildcards.keys() else []
-    if "method" in wildcards.keys():
-        entries.append(parameters.training_spec(config, wildcards.dataset, wildcards.method))
-    return frozenset(names_in(entries))
+def job_of(kind, wildcards):
+    if kind == "plot":
+        return figures.job(JOBS, wildcards.figure)
+    known = [wildcards[key] for key in ("dataset", "method", "study") if key in wildcards.keys()]
+    return getattr(JOBS, kind)(*known, *([int(wildcards.seed)] if "seed" in wildcards.keys() else []))
+
+
+def as_ancient(found):
+    return [ancient(path) for path in found] if isinstance(found, list) else ancient(found)
 
 
 def features_of(dataset):

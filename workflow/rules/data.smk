@@ -3,9 +3,10 @@
 
 rule prepare:
     input:
-        source=sources("verbs.prepare"),
-    output:
-        manifest=PRESET.manifest("{dataset}"),
+        unpack(made_of("prepare")),
+    output:  # updated: what was prepared stays, also where preparing it again fails
+        manifest=update(PRESET.manifest("{dataset}")),
+        made=update(PRESET.data("{dataset}") / paths.MADE),
     log:
         "logs/prepare/{dataset}.log",
     conda:
@@ -14,7 +15,6 @@ rule prepare:
         preset=PRESET.name,  # no parameter: another preset does not repeat what all share
     params:
         at=at,
-        spec=spec("dataset"),
-        files=lambda w: pipeline.users_files(config["datasets"][w.dataset]["options"].get("path")),
+        recipe=recipe("prepare"),
     shell:
         job("prepare", "{dataset}", preset="{resources.preset}")

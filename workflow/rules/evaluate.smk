@@ -7,10 +7,10 @@ for features in sorted({features_of(dataset) for dataset in DATASETS}):
         name:
             f"reference_{features}"
         input:
-            manifest=PRESET.manifest("{dataset}"),
-            source=sources("verbs.evaluate"),
+            unpack(made_of("reference")),
         output:
             statistics=PRESET.reference("{dataset}", features),
+            made=paths.made_of(PRESET.reference("{dataset}", features)),
             bound=PRESET.bound("{dataset}").metrics / f"{paths.BOUND_SETTING}.json",
             run=PRESET.bound("{dataset}").metrics / paths.CIRCUMSTANCES,
         log:
@@ -23,18 +23,17 @@ for features in sorted({features_of(dataset) for dataset in DATASETS}):
             gpu=GPU,
         params:
             at=at,
-            spec=spec("evaluation"),
+            recipe=recipe("reference"),
         shell:
             job("evaluate", "{dataset}")
 
 
 rule discrepancy:
     input:
-        checkpoint=RUN.checkpoint,
-        manifest=PRESET.manifest("{dataset}"),
-        source=sources("verbs.discrepancy", "score.estimators"),
+        unpack(made_of("discrepancy")),
     output:
         metrics=RUN.metrics / f"{paths.HSD}.json",
+        made=RUN.metrics / f"{paths.HSD}.{paths.MADE}",
         run=RUN.metrics / f"{paths.HSD}.{paths.CIRCUMSTANCES}",
     log:
         PRESET.logs / "discrepancy" / f"{RUN.name}.log",
@@ -44,16 +43,17 @@ rule discrepancy:
         gpu=GPU,
     params:
         at=at,
-        spec=spec("discrepancy"),
+        recipe=recipe("discrepancy"),
     shell:
         job("discrepancy", RUN.name)
 
 
 rule study:
     input:
-        source=sources("verbs.study", "studies.{study}"),
+        unpack(made_of("study")),
     output:
         result=PRESET.study("{study}"),
+        made=paths.made_of(PRESET.study("{study}")),
         run=paths.circumstances_of(PRESET.study("{study}")),
     log:
         PRESET.logs / "study" / "{study}.log",
@@ -61,6 +61,6 @@ rule study:
         ENVIRONMENT
     params:
         at=at,
-        spec=spec("study"),
+        recipe=recipe("study"),
     shell:
         job("study", "{study}")

@@ -26,8 +26,7 @@ onsuccess:
 
 rule tabulate:
     input:
-        metrics=targets.metrics(config),
-        source=sources("verbs.tabulate"),
+        unpack(made_of("tabulate")),
     output:
         csv=report(
             PRESET.table("table1.csv"),
@@ -43,20 +42,21 @@ rule tabulate:
         ),
         text=multiext(str(PRESET.table("table1")), ".md", ".tex"),
         summary=PRESET.table("summary.json"),
+        made=paths.made_of(PRESET.table("table1.csv")),
     log:
         PRESET.logs / "tabulate.log",
     conda:
         ENVIRONMENT
     params:
         at=at,
+        recipe=recipe("tabulate"),
     shell:
         job("tabulate")
 
 
 rule tabulate_study:
     input:
-        result=PRESET.study("comparison"),
-        source=sources("verbs.tabulate", "studies.comparison"),
+        unpack(made_of("tabulate_study")),
     output:
         csv=report(
             PRESET.table("score.csv"),
@@ -65,20 +65,21 @@ rule tabulate_study:
             labels={"figure": "comparison, every line", "preset": PRESET.name},
         ),
         text=PRESET.table("score.md"),
+        made=paths.made_of(PRESET.table("score.csv")),
     log:
         PRESET.logs / "tabulate-study.log",
     conda:
         ENVIRONMENT
     params:
         at=at,
+        recipe=recipe("tabulate_study"),
     shell:
         job("tabulate", "comparison")
 
 
 rule plot:
     input:
-        unpack(lambda w: figures.inputs(config, w.figure)),
-        source=lambda w: sources(*figures.modules(w.figure))(w),
+        unpack(made_of("plot")),
     output:
         png=report(
             PRESET.figure("{figure}"),
@@ -87,6 +88,7 @@ rule plot:
             labels={"figure": "{figure}", "preset": PRESET.name},
         ),
         pdf=PRESET.figure("{figure}", ".pdf"),
+        made=paths.made_of(PRESET.figure("{figure}")),
     log:
         PRESET.logs / "plot" / "{figure}.log",
     conda:
@@ -94,5 +96,6 @@ rule plot:
     params:
         at=at,
         caption=lambda w: figures.caption(config, w.figure),
+        recipe=recipe("plot"),
     shell:
         job("plot", "{figure}")

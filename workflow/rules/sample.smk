@@ -8,12 +8,11 @@ for settings, methods in targets.methods_by_settings(config).items():
         name:
             f"sample{own}"
         input:
-            checkpoint=RUN.checkpoint,
-            manifest=PRESET.manifest("{dataset}"),
-            source=sources("verbs.sample"),
+            unpack(made_of("sample")),
         output:
             samples=[RUN.samples / f"{setting}.npy" for setting in settings],
             records=[RUN.samples / f"{setting}.json" for setting in settings],
+            made=RUN.samples / paths.MADE,
             run=RUN.samples / paths.CIRCUMSTANCES,
         log:
             PRESET.logs / "sample" / f"{RUN.name}.log",
@@ -25,7 +24,7 @@ for settings, methods in targets.methods_by_settings(config).items():
             gpu=GPU,
         params:
             at=at,
-            spec=spec("sampling"),
+            recipe=recipe("sample"),
         shell:
             job("sample", RUN.name)
 
@@ -33,13 +32,10 @@ for settings, methods in targets.methods_by_settings(config).items():
         name:
             f"evaluate{own}"
         input:
-            samples=[RUN.samples / f"{setting}.npy" for setting in settings],
-            records=[RUN.samples / f"{setting}.json" for setting in settings],
-            manifest=PRESET.manifest("{dataset}"),
-            reference=lambda w: PRESET.reference(w.dataset, features_of(w.dataset)),
-            source=sources("verbs.evaluate"),
+            unpack(made_of("evaluate")),
         output:
             metrics=[RUN.metrics / f"{setting}.json" for setting in settings],
+            made=RUN.metrics / paths.MADE,
             run=RUN.metrics / paths.CIRCUMSTANCES,
         log:
             PRESET.logs / "evaluate" / f"{RUN.name}.log",
@@ -51,6 +47,6 @@ for settings, methods in targets.methods_by_settings(config).items():
             gpu=GPU,
         params:
             at=at,
-            spec=spec("evaluation"),
+            recipe=recipe("evaluate"),
         shell:
             job("evaluate", RUN.name)

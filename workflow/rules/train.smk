@@ -3,13 +3,10 @@
 
 rule train:
     input:
-        manifest=PRESET.manifest("{dataset}"),
-        parents=lambda w: [
-            PRESET.run(w.dataset, name, w.seed).checkpoint for name in targets.parents(config, w.method)
-        ],
-        source=sources("verbs.train", without=("sampling",)),  # which a trained model needs, and not a training
+        unpack(made_of("train")),
     output:
         checkpoint=RUN.checkpoint,
+        made=RUN.checkpoints / paths.MADE,
         history=RUN.log,
         run=RUN.checkpoints / paths.CIRCUMSTANCES,
     log:
@@ -21,7 +18,7 @@ rule train:
         gpu=GPU,
     params:
         at=at,
-        spec=spec("training"),
+        recipe=recipe("train"),
     shell:  # SIGTERM, which SLURM sends to every process of a job, ends neither the shell nor tee before the state is saved
         "trap : TERM; "
         + job("train --keep", RUN.name).replace("> {log} 2>&1", "2>&1 | (trap '' TERM; exec tee {log})")

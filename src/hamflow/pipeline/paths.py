@@ -11,7 +11,8 @@
     logs/<preset>/
 
 A setting is `<sampler>-nfe<n>`. `run.json` holds the circumstances (commit, host, seconds) of the job that wrote its folder,
-`X.run.json` those of the job that wrote X.json alone; every other byte is equal for equal work.
+`X.run.json` those of the job that wrote X.json alone; every other byte is equal for equal work. `made.json` and `X.made.json`
+say, in the same places and beside tables and figures, what these were made of: see `hamflow.pipeline.made`.
 """
 
 import os
@@ -26,6 +27,7 @@ BOUND = "data"  # stands for a method where real data are compared with real dat
 BOUND_SETTING = "real-nfe0"
 HSD = "hsd"  # the setting of metrics of the model itself, which draw no samples
 CHECKPOINT, LOG, CIRCUMSTANCES, STATE = "model.safetensors", "train.jsonl", "run.json", "state"
+MADE = "made.json"
 MANIFEST = "dataset.json"
 DATA = Path("data")
 SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # the name of a run's folder; one like seed0-backup is nobody's
@@ -39,6 +41,11 @@ def setting_of(sampler: str, nfe: int | str) -> str:
 def circumstances_of(record: Path) -> Path:
     """Where the circumstances of the job that wrote one .json alone stand."""
     return record.with_suffix(f".{CIRCUMSTANCES}")
+
+
+def made_of(output: Path) -> Path:
+    """Where the stamp of a job stands whose outputs do not fill a folder, by the first of them."""
+    return output.with_suffix(f".{MADE}")
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,10 @@ class Run:
                 if parts[i - 5] == "results":
                     return cls(Preset(parts[i - 4], Path(*parts[: i - 5])), dataset, method, int(seed[1]))
         return None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.dataset, self.method, self.seed
 
     @property
     def name(self) -> str:

@@ -1,20 +1,33 @@
 """The source files behind a job: the modules that it imports, and what these import, within hamflow."""
 
+import ast
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from hamflow.errors import DataError
+from hamflow.files.memo import Memo
+
+HERE = Path(__file__).resolve().parents[2]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Modules that print, parse or log. They cannot change a result, so they are no inputs of any job.
 WITHOUT_EFFECT = (
     "hamflow.cli",
     "hamflow.config",
     "hamflow.errors",
+    "hamflow.files.memo",
     "hamflow.progress",
+    "hamflow.pipeline.jobs",
+    "hamflow.pipeline.made",
     "hamflow.pipeline.paths",
     "hamflow.pipeline.provenance",
+    "hamflow.pipeline.sources",
     "hamflow.pipeline.targets",
+    "hamflow.pipeline.workflow",
     "hamflow.tracking",
     "hamflow.verbs.arguments",
 )
@@ -42,11 +55,16 @@ class Sources:
     """The modules of a source tree, each read once.
 
     Args:
-        root: the folder that holds hamflow/.
+        root: the folder that holds hamflow/; by default the one from which this very module comes.
+        memo: keeps what the code of a file says, by the file's bytes, from one process to the next.
+    Raises:
+        DataError: there is no such folder: a job of no code would never be made again.
     """
 
-    def __init__(self, root: Path = Path("src")):
-        self.root = root
+    def __init__(self, root: Path = HERE, memo: Memo | None = None):
+        self.root, self.memo = root, memo if memo is not None else Memo()
+        if not self.paths:
+            raise DataError(f"there is no source of hamflow in {root}", fix="install it as the README says")
 
     @cached_property
     def paths(self) -> dict[str, Path]:
@@ -96,6 +114,17 @@ class Sources:
         return sorted(str(self.module(name).path) for name in found)
 
     @cache  # noqa: B019
+    def code(self, *modules: str, used: frozenset[str] = frozenset(), without: tuple[str, ...] = ()) -> dict[str, str]:
+        """What the files behind modules say to Python: {path below the root: digest}; see `behind` and `digest_of_code`."""
+        files = map(Path, self.behind(*modules, used=used, without=without))
+        return {path.relative_to(self.root).as_posix(): self._digest(path) for path in files}
+
+    @cache  # noqa: B019
+    def _digest(self, path: Path) -> str:
+        text = path.read_bytes()
+        return self.memo.get(hashlib.sha256(text).hexdigest(), lambda: digest_of_code(text))
+
+    @cache  # noqa: B019
     def _imported(self, name: str) -> frozenset[str]:
         """The modules that one imports: at its head, in its functions, and by the registries that it makes."""
         module = self.module(name)
@@ -123,6 +152,36 @@ class Sources:
 
     def _below(self, package: str) -> list[str]:
         return [name for name in self.paths if name == package or name.startswith(f"{package}.")]
+
+
+def digest_of_code(text: bytes | str) -> str:
+    """A digest of a module's syntax tree: comments, formatting and docstrings leave it as it is, and so does Python's version.
+
+    Nothing in hamflow computes with a docstring.
+    """
+    digest = hashlib.sha256()
+    _describe(ast.parse(text), digest.update)
+    return digest.hexdigest()[:16]
+
+
+def _describe(node: object, write: Callable[[bytes], None]) -> None:
+    """Write a node of a syntax tree, and all below it; fields that are empty are left out, as versions differ in them."""
+    if isinstance(node, list):
+        write(b"[")
+        for one in node:
+            _describe(one, write)
+        write(b"]")
+    elif isinstance(node, ast.AST):
+        write(f"({type(node).__name__}".encode())
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                value = value[1:]
+            if value is not None and value != [] and name not in ("ctx", "kind", "type_comment", "type_ignores"):
+                write(f" {name}=".encode())
+                _describe(value, write)
+        write(b")")
+    else:
+        write(repr(node).encode())
 
 
 def names_in(value: Any) -> Iterator[str]:

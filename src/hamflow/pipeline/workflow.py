@@ -5,14 +5,14 @@ import os
 import shlex
 import shutil
 import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hamflow import config
 from hamflow.errors import ConfigurationError, UserError
-from hamflow.files import fingerprint, write_text
+from hamflow.files import write_text
+from hamflow.pipeline.jobs import Job
 from hamflow.pipeline.paths import CHECKPOINT, DATA, STATE, Preset
 
 DEFAULTS = Path("params.yaml")
@@ -56,36 +56,6 @@ def write_parameters(parameters: config.Config, preset: Preset) -> None:
     write_text(preset.parameters, text)
 
 
-def users_files(path: str | None) -> str:
-    """The fingerprint of the user's own images, by name, size and time of change: other files are prepared again."""
-    place = Path(path or os.devnull).expanduser()
-    files, seen = [place], set()
-    for folder, folders, names in os.walk(place, followlinks=True):  # each folder once, as its preparation does
-        identity = os.stat(folder).st_dev, os.stat(folder).st_ino
-        if identity in seen:
-            folders.clear()
-            continue
-        seen.add(identity)
-        folders.sort()
-        files += [Path(folder, name) for name in sorted(names)]
-    return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()])
-
-
-def settle_fetched_files(folders: Iterable[Path]) -> None:
-    """Where Snakemake has no records, as in a fresh clone after `dvc pull`, take the artefacts as made together, just now.
-
-    Fetched files have arbitrary times of change, which would make some look older than their inputs. `make restore` also
-    writes the records, by which later changes of parameters are noticed.
-    """
-    if any(Path(".snakemake", "metadata").glob("*")):
-        return
-    now = time.time()
-    for folder in folders:
-        for path in folder.rglob("*"):
-            with contextlib.suppress(OSError):  # of another user, or on a read-only disk
-                os.utime(path, (now, now))
-
-
 def forget_kept_checkpoints(preset: Preset) -> None:
     """Drop the links that `hamflow train --keep` made, once Snakemake itself has seen the trainings end."""
     for kept in preset.checkpoints.glob(f"*/*/seed*/{STATE}/*/{CHECKPOINT}"):
@@ -116,3 +86,13 @@ def set_environment(tracking: Mapping[str, str], remote: bool) -> bool:
     if remote and store.startswith("sqlite:"):  # its locks do not hold between nodes: `publish` fills the store afterwards
         del os.environ["MLFLOW_TRACKING_URI"]
     return bool(store)
+
+
+def forced(names: Collection[str]) -> Callable[[Job], bool]:
+    """Whether a job is among the rules and files of `--forcerun`."""
+
+    def is_forced(job: Job) -> bool:
+        files = {str(path) for path in job.outputs} & set(names)
+        return bool(files) or any(name == job.rule or name.startswith(f"{job.rule}_") for name in names)
+
+    return is_forced

@@ -2,16 +2,22 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hamflow import config
 from hamflow.errors import ConfigurationError
+from hamflow.pipeline import made
+from hamflow.pipeline.jobs import Job, Jobs
 from hamflow.pipeline.paths import BOUND, Preset, Run
 
 LARGEST_SEED = 10**9  # as in the schema of the parameters
 DEFAULTS = Path("params.yaml")
 PRESETS = Path("workflow/presets")
+Place = TypeVar("Place", Run, Preset)
+BY_HAND = ("spec", "data", "checkpoint", "samples", "reference", "output", "metrics", "setting", "seed")
 
 
 def add_place(parser: argparse.ArgumentParser, form: str, *, spec: bool = False) -> None:
@@ -69,9 +75,16 @@ def preset_of(options: argparse.Namespace) -> Preset:
 
 def parameters(options: argparse.Namespace, preset: Preset) -> config.Config:
     """The parameters of a preset: --params, else what the workflow resolved, else params.yaml with the preset's overlay."""
+    if preset.parameters.exists() and not options.params:
+        return config.load([preset.parameters], [*options.set, f"preset={json.dumps(preset.name)}"])
+    return asked(options, preset)
+
+
+def asked(options: argparse.Namespace, preset: Preset) -> config.Config:
+    """The parameters that the next run of the workflow has: --params, else params.yaml with the preset's overlay."""
     overlay = PRESETS / f"{preset.name}.yaml"
-    written = [preset.parameters] if preset.parameters.exists() else [DEFAULTS, *([overlay] if overlay.exists() else [])]
-    return config.load(options.params or written, [*options.set, f"preset={json.dumps(preset.name)}"])
+    files = options.params or [DEFAULTS, *([overlay] if overlay.exists() else [])]
+    return config.load(files, [*options.set, f"preset={json.dumps(preset.name)}"])
 
 
 def specification(
@@ -83,6 +96,20 @@ def specification(
     if run is None:
         raise ConfigurationError("neither a run nor --spec is given", fix=f"hamflow {options.verb} --help")
     return resolve(parameters(options, run.preset), run)
+
+
+@contextmanager
+def making(options: argparse.Namespace, place: Place | None, make: Callable[[Jobs, Place], Job]) -> Iterator[None]:
+    """Do the job of a place within this block: what it reads is checked before, and after it its files say what they are.
+
+    A job of other paths, parameters or another seed than those of its place is nobody's, and is not checked.
+    """
+    if place is None or any(getattr(options, name, None) is not None for name in BY_HAND):
+        yield
+        return
+    jobs = Jobs(parameters(options, place.preset if isinstance(place, Run) else place))
+    with made.making(make(jobs, place), jobs.memo):
+        yield
 
 
 def path(options: argparse.Namespace, name: str, default: Path | None) -> Path:

@@ -20,13 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, lambda c, r: config.discrepancy_spec(c, r.dataset, r.method))
-    evaluate_checkpoint(
-        spec,
-        arguments.path(options, "checkpoint", place.checkpoint if place else None),
-        arguments.path(options, "data", place.data if place else None),
-        arguments.path(options, "output", place.metrics / f"{HSD}.json" if place else None),
-        options.device,
-    )
+    with arguments.making(options, place, lambda jobs, run: jobs.discrepancy(*run.key)):
+        evaluate_checkpoint(
+            spec,
+            arguments.path(options, "checkpoint", place.checkpoint if place else None),
+            arguments.path(options, "data", place.data if place else None),
+            arguments.path(options, "output", place.metrics / f"{HSD}.json" if place else None),
+            options.device,
+        )
 
 
 def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Path, output: Path, device: str = "auto") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hamflow import config
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import fingerprint, read_json, write_json
+from hamflow.pipeline.jobs import Job, Jobs
 from hamflow.pipeline.paths import BOUND, BOUND_SETTING, CIRCUMSTANCES, Run, setting_of
 from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
 from hamflow.verbs import arguments
@@ -42,12 +43,17 @@ def run(options: argparse.Namespace) -> None:
     reference = arguments.path(options, "reference", place.preset.reference(place.dataset, spec["features"]) if place else None)
     samples = options.samples or (place.samples if place and place.method != BOUND else None)
     output = options.output or (place.metrics if place else None)
-    if samples is None:
-        build_reference(spec, data, reference, output, options.device)
-    elif output is None:
-        raise ConfigurationError("--samples needs --output", fix="--output results/<preset>/metrics/...")
-    else:
-        evaluate(spec, data, reference, samples, output, options.device)
+    with arguments.making(options, place, _job):
+        if samples is None:
+            build_reference(spec, data, reference, output, options.device)
+        elif output is None:
+            raise ConfigurationError("--samples needs --output", fix="--output results/<preset>/metrics/...")
+        else:
+            evaluate(spec, data, reference, samples, output, options.device)
+
+
+def _job(jobs: Jobs, run: Run) -> Job:
+    return jobs.reference(run.dataset) if run.method == BOUND else jobs.evaluate(*run.key)
 
 
 def _specification(parameters: config.Config, run: Run) -> config.Config:

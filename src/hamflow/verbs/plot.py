@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hamflow.errors import ConfigurationError, nearest
+from hamflow.pipeline.jobs import Job, Jobs
 from hamflow.report import figures
 from hamflow.report.figures import Figure
 from hamflow.studies import figure as study
@@ -20,7 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     preset, name = arguments.part_of(options, "PRESET/FIGURE")
     parameters = arguments.parameters(options, preset)
-    _kind(parameters, name).draw(parameters, name, options.output or preset.figure(name))
+    with arguments.making(options, preset, lambda jobs, _: job(jobs, name)):
+        _kind(parameters, name).draw(parameters, name, options.output or preset.figure(name))
+
+
+def job(jobs: Jobs, name: str) -> Job:
+    """The job of a figure."""
+    parameters = jobs.parameters
+    return jobs.plot(name, inputs(parameters, name), caption(parameters, name), modules(name))
 
 
 def names(parameters: Mapping[str, Any]) -> list[str]:
@@ -40,7 +48,8 @@ def caption(parameters: Mapping[str, Any], name: str) -> str:
 
 def modules(name: str) -> list[str]:
     """The modules behind a figure, below hamflow."""
-    return ["verbs.plot", "report.figures"] + [f"studies.{name.removeprefix(study.PREFIX)}"] * name.startswith(study.PREFIX)
+    kind, _, of = name.partition("-")
+    return ["verbs.plot", f"studies.{of}" if name.startswith(study.PREFIX) else f"report.figures.{kind}"]
 
 
 def _kinds(parameters: Mapping[str, Any]) -> dict[str, Figure]:

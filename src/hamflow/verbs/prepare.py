@@ -17,4 +17,5 @@ def run(options: argparse.Namespace) -> None:
 
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, lambda c, r: config.dataset_spec(c, r.dataset))
-    data.prepare(spec, options.output or DATA / spec["name"])
+    with arguments.making(options, place, lambda jobs, run: jobs.prepare(run.dataset)):
+        data.prepare(spec, options.output or DATA / spec["name"])

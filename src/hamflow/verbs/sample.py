@@ -21,14 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, lambda c, r: config.sampling_spec(c, r.dataset, r.method))
-    sample(
-        spec,
-        arguments.path(options, "checkpoint", place.checkpoint if place else None),
-        arguments.path(options, "data", place.data if place else None),
-        arguments.seed(options, place),
-        arguments.path(options, "output", place.samples if place else None),
-        options.device,
-    )
+    with arguments.making(options, place, lambda jobs, run: jobs.sample(*run.key)):
+        sample(
+            spec,
+            arguments.path(options, "checkpoint", place.checkpoint if place else None),
+            arguments.path(options, "data", place.data if place else None),
+            arguments.seed(options, place),
+            arguments.path(options, "output", place.samples if place else None),
+            options.device,
+        )
 
 
 def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int, output: Path, device: str = "auto") -> None:

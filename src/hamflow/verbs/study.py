@@ -27,9 +27,10 @@ def run(options: argparse.Namespace) -> None:
     else:
         spec = config.study_spec(arguments.parameters(options, preset), name)
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
-    began = time.perf_counter()
-    result = studies.run(name, spec)
-    took = {"training": result.pop("training", {}), "wall_seconds": time.perf_counter() - began}
-    write_json(circumstances_of(output), circumstances(**took))
-    write_json(output, {**result, "provenance": origin(device=describe_device("cpu"))})
+    with arguments.making(options, preset, lambda jobs, _: jobs.study(name)):
+        began = time.perf_counter()
+        result = studies.run(name, spec)
+        took = {"training": result.pop("training", {}), "wall_seconds": time.perf_counter() - began}
+        write_json(circumstances_of(output), circumstances(**took))
+        write_json(output, {**result, "provenance": origin(device=describe_device("cpu"))})
     print(f"{output} written", flush=True)

@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
-        figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
+        with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study()):
+            figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
         return
     from hamflow.report.tables import tabulate
 
@@ -30,5 +31,6 @@ def run(options: argparse.Namespace) -> None:
     folders = options.metrics or sorted({path.parent for path in files})
     settings = options.setting or sorted({path.stem for path in files})
     output = options.output or preset.table("")
-    frame = tabulate(folders, output, settings)
+    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate()):
+        frame = tabulate(folders, output, settings)
     print(f"{output / 'table1.csv'}: {len(frame)} lines, preset {frame['preset'].iloc[0]}")

@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
         if waited and _is_trained(output, spec, seed):
             print(f"{output} was trained meanwhile by the other process", flush=True)
         else:
-            _train_alone(spec, data, seed, output, options)
+            with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
+                _train_alone(spec, data, seed, output, options)
 
 
 def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:

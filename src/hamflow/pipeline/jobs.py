@@ -1,0 +1,241 @@
+"""Every job of a preset: what determines its result, what it reads, and the files that it leaves.
+
+The rules of the workflow take their inputs from here, and `hamflow.pipeline.made` what a result is to be made of.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from hamflow import config
+from hamflow.files import canonical_json, fingerprint, read_json
+from hamflow.files.memo import Memo
+from hamflow.pipeline import targets
+from hamflow.pipeline.paths import BOUND, BOUND_SETTING, DATA, HSD, MADE, Preset, Run, made_of
+from hamflow.pipeline.sources import Sources, names_in
+
+Inputs = Mapping[str, Path | list[Path]]
+MEMO = Path(".snakemake", "hamflow-memo.json")
+WITHOUT = {"train": ("sampling",)}  # which a trained model needs, and a training does not
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One job.
+
+    Args:
+        rule: which makes it: train.
+        place: of what: quickstart/digits/edm/seed0.
+        spec: the parameters that determine the result, plain.
+        inputs: the files that it reads, by their names in the rule.
+        outputs: the files that it leaves, but for what differs between two runs of equal work.
+        stamp: the file that says what the outputs were made of.
+        parents: the jobs that make the inputs.
+        originals: the user's own file or folder, which no job makes.
+        modules: behind it, below hamflow, in `sources`; used: the names of registered objects that its parameters hold.
+    """
+
+    rule: str
+    place: str
+    spec: Any
+    inputs: Inputs
+    outputs: tuple[Path, ...]
+    stamp: Path
+    modules: tuple[str, ...]
+    used: frozenset[str]
+    parents: tuple["Job", ...]
+    originals: Path | None
+    sources: Sources
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.place}"
+
+    @property
+    def input_files(self) -> list[Path]:
+        return [path for found in self.inputs.values() for path in (found if isinstance(found, list) else [found])]
+
+    @cached_property
+    def code(self) -> dict[str, str]:
+        """What the modules behind the job say to Python."""
+        return self.sources.code(*self.modules, used=self.used, without=WITHOUT.get(self.rule, ()))
+
+    @cached_property
+    def gone(self) -> bool:
+        """Whether the user's own files, which it reads, are not there (any more), so that what was made of them stays."""
+        return self.originals is not None and not any(path.is_file() for path in (self.originals, *self.originals.rglob("*")))
+
+    @cached_property
+    def recipe(self) -> str:
+        """A digest of all that determines the result, back to the data sets' sources; the user's own files by their path."""
+        if self.gone and (written := self.written) and written["spec"] == self.spec:
+            return str(written["recipe"])
+        parents = {str(job): job.recipe for job in self.parents}
+        return fingerprint({"job": str(self), "spec": self.spec, "code": self.code, "parents": parents})
+
+    @property
+    def written(self) -> dict[str, Any] | None:
+        """What the stamp says; None where there is none, or no whole one."""
+        try:
+            found = read_json(self.stamp)
+            whole = found.keys() >= {"spec", "code", "inputs", "outputs", "parents", "recipe"}
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return None
+        return found if whole else None
+
+
+class Jobs:
+    """The jobs of a preset, each made once, when somebody asks for it.
+
+    Args:
+        parameters: of the preset, resolved; paths are below the working directory.
+    """
+
+    def __init__(self, parameters: config.Config):
+        self.parameters, self.preset = parameters, Preset(parameters["preset"])
+        self.memo = Memo(MEMO)
+        self.sources = Sources(memo=self.memo)
+
+    @cache  # noqa: B019  one for each preset, as long as the process
+    def prepare(self, dataset: str) -> Job:
+        spec, folder = config.dataset_spec(self.parameters, dataset), self.preset.data(dataset)
+        path = spec["options"].get("path")
+        originals = Path(path).expanduser() if path else None
+        return self._job("prepare", dataset, spec, {}, [self.preset.manifest(dataset)], folder / MADE, originals)
+
+    @cache  # noqa: B019
+    def train(self, dataset: str, method: str, seed: int) -> Job:
+        run = self.preset.run(dataset, method, seed)
+        parents = [self.preset.run(dataset, name, seed).checkpoint for name in targets.parents(self.parameters, method)]
+        inputs: Inputs = {"manifest": self.preset.manifest(dataset), "parents": parents}
+        spec = config.training_spec(self.parameters, dataset, method)
+        return self._job("train", run, spec, inputs, [run.checkpoint], run.checkpoints / MADE)
+
+    @cache  # noqa: B019
+    def sample(self, dataset: str, method: str, seed: int) -> Job:
+        run = self.preset.run(dataset, method, seed)
+        inputs: Inputs = {"checkpoint": run.checkpoint, "manifest": self.preset.manifest(dataset)}
+        spec = config.sampling_spec(self.parameters, dataset, method)
+        return self._job("sample", run, spec, inputs, self._samples(run), run.samples / MADE)
+
+    @cache  # noqa: B019
+    def reference(self, dataset: str) -> Job:
+        bound, spec = self.preset.bound(dataset), config.evaluation_spec(self.parameters, dataset)
+        statistics = self.preset.reference(dataset, spec["features"])
+        outputs = [statistics, bound.metrics / f"{BOUND_SETTING}.json"]
+        return self._job("reference", bound, spec, {"manifest": self.preset.manifest(dataset)}, outputs, made_of(statistics))
+
+    @cache  # noqa: B019
+    def evaluate(self, dataset: str, method: str, seed: int) -> Job:
+        run, spec = self.preset.run(dataset, method, seed), config.evaluation_spec(self.parameters, dataset, method)
+        inputs: Inputs = {
+            "samples": self._samples(run),
+            "manifest": self.preset.manifest(dataset),
+            "reference": self.preset.reference(dataset, spec["features"]),
+        }
+        outputs = [run.metrics / f"{setting}.json" for setting in targets.settings(self.parameters, method)]
+        return self._job("evaluate", run, spec, inputs, outputs, run.metrics / MADE)
+
+    @cache  # noqa: B019
+    def discrepancy(self, dataset: str, method: str, seed: int) -> Job:
+        run, spec = self.preset.run(dataset, method, seed), config.discrepancy_spec(self.parameters, dataset, method)
+        inputs: Inputs = {"checkpoint": run.checkpoint, "manifest": self.preset.manifest(dataset)}
+        output = run.metrics / f"{HSD}.json"
+        return self._job("discrepancy", run, spec, inputs, [output], made_of(output))
+
+    @cache  # noqa: B019
+    def study(self, name: str) -> Job:
+        output = self.preset.study(name)
+        return self._job("study", name, config.study_spec(self.parameters, name), {}, [output], made_of(output))
+
+    @cache  # noqa: B019
+    def tabulate(self) -> Job:
+        names = ("table1.csv", "table1.html", "table1.md", "table1.tex", "summary.json")
+        outputs = [self.preset.table(name) for name in names]
+        inputs: Inputs = {"metrics": targets.metrics(self.parameters)}
+        return self._job("tabulate", "table1", {}, inputs, outputs, made_of(outputs[0]))
+
+    @cache  # noqa: B019
+    def tabulate_study(self) -> Job:
+        outputs = [self.preset.table(name) for name in ("score.csv", "score.md")]
+        inputs: Inputs = {"result": self.preset.study("comparison")}
+        return self._job("tabulate", "comparison", {}, inputs, outputs, made_of(outputs[0]))
+
+    def plot(self, figure: str, inputs: Inputs, caption: str, modules: Iterable[str]) -> Job:
+        """The job of a figure, which `hamflow.verbs.plot` knows."""
+        shown = {key: self.parameters[key] for key in ("run", "seeds")}
+        named = {key: self.parameters[key].items() for key in ("datasets", "methods")}
+        labels = {key: {name: entry["label"] for name, entry in entries} for key, entries in named.items()}
+        outputs = [self.preset.figure(figure), self.preset.figure(figure, ".pdf")]
+        spec = {"caption": caption, "labels": labels, **shown}
+        return self._job("plot", figure, spec, inputs, outputs, made_of(outputs[0]), modules=tuple(modules))
+
+    def maker(self, path: Path) -> Job:
+        """The job that makes an artefact."""
+        parts = path.parts
+        if parts[0] == str(DATA):
+            return self.prepare(parts[1])
+        if run := Run.of(path):
+            if parts[0] == "checkpoints":
+                return self.train(run.dataset, run.method, run.seed)
+            if parts[2] == "samples":
+                return self.sample(run.dataset, run.method, run.seed)
+            if run.method == BOUND:
+                return self.reference(run.dataset)
+            make = self.discrepancy if path.stem == HSD else self.evaluate
+            return make(run.dataset, run.method, run.seed)
+        if parts[2] == "reference":
+            return self.reference(parts[3])
+        if parts[2] == "studies":
+            return self.study(path.stem)
+        return self.tabulate()
+
+    def _samples(self, run: Run) -> list[Path]:
+        settings = targets.settings(self.parameters, run.method)
+        return [run.samples / f"{setting}.{ending}" for ending in ("npy", "json") for setting in settings]
+
+    def _job(
+        self,
+        rule: str,
+        place: Run | str,
+        spec: Any,
+        inputs: Inputs,
+        outputs: list[Path],
+        stamp: Path,
+        originals: Path | None = None,
+        modules: tuple[str, ...] = (),
+    ) -> Job:
+        files = [path for found in inputs.values() for path in (found if isinstance(found, list) else [found])]
+        parents = {job.stamp: job for job in map(self.maker, files)}
+        name = str(place) if isinstance(place, Run) or rule == "prepare" else f"{self.preset.name}/{place}"
+        return Job(
+            rule=rule,
+            place=name,
+            spec=json.loads(canonical_json(spec)),
+            inputs=inputs,
+            outputs=tuple(outputs),
+            stamp=stamp,
+            modules=modules or self._modules(rule, name.rpartition("/")[2]),
+            used=self._used(rule, place),
+            parents=tuple(parents.values()),
+            originals=originals,
+            sources=self.sources,
+        )
+
+    def _modules(self, rule: str, part: str) -> tuple[str, ...]:
+        """The modules of a rule, below hamflow."""
+        also = {"study": f"studies.{part}", "discrepancy": "score.estimators"}
+        if part == "comparison":
+            also["tabulate"] = f"studies.{part}"
+        verb = f"verbs.{'evaluate' if rule == 'reference' else rule}"
+        return (verb, also[rule]) if rule in also else (verb,)
+
+    def _used(self, rule: str, place: Run | str) -> frozenset[str]:
+        """The names that the parameters of a job hold: the objects of a registry that it may use."""
+        dataset, method = (place.dataset, place.method) if isinstance(place, Run) else (place, BOUND)
+        entries: list[Any] = [self.parameters["datasets"][dataset]] if isinstance(place, Run) or rule == "prepare" else []
+        if method != BOUND:
+            entries.append(config.training_spec(self.parameters, dataset, method))
+        return frozenset(names_in(entries))
