@@ -18,7 +18,8 @@ STATE = "checkpoints/quickstart/checkerboard/reflection/seed0/state/*/state.safe
 KEPT = STATE.replace("state.safetensors", "model.safetensors")
 TABLE = "results/quickstart/tables/table1.csv"
 SAMPLES = "results/quickstart/samples/checkerboard/reflection/seed0/heun-nfe3.npy"
-MODEL = "checkpoints/quickstart/checkerboard/reflection/seed0/model.safetensors"
+RUN = "quickstart/checkerboard/reflection/seed0"
+MODEL = f"checkpoints/{RUN}/model.safetensors"
 
 
 # --- killed ---------------------------------------------------------------------------------------------------------
@@ -74,6 +75,34 @@ def test_everything_killed_at_once_goes_on_from_the_last_state_to_the_same_bytes
     said = unmade.make().stdout
     assert "resumed at" in said
     assert unmade.outcome() == undisturbed.outcome()
+
+
+SLOWER = ("src/hamflow/training/state.py", '"learning_rate") * factor', '"learning_rate") * factor * 0.5')
+
+
+def test_a_stopped_training_does_not_go_on_under_other_code(unmade):
+    process = unmade.start("snakemake", "--cores", "2", TABLE)
+    unmade.wait_for(STATE, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    unmade.snakemake("--unlock")
+    with unmade.edited(*SLOWER):
+        said = unmade.make().stdout
+    assert "from the start" in said
+    assert "resumed at" not in said
+
+
+def test_a_checkpoint_that_was_kept_is_not_published_under_other_code(unmade):
+    """A job after the training fails, so that Snakemake has not ended well, and the link to the checkpoint stays."""
+    with unmade.edited("src/hamflow/verbs/sample.py", "first = seed", "first = 1 / 0 * seed"):
+        assert unmade.make(check=False).returncode != 0
+    before = unmade.find(MODEL).read_bytes()
+    assert list(unmade.folder.glob(KEPT))
+    with unmade.edited(*SLOWER):
+        said = unmade.make().stdout
+    assert f"To be made again: train {RUN}, made by other code: hamflow/training/state.py" in said
+    assert "from the start" in said
+    assert unmade.find(MODEL).read_bytes() != before
 
 
 # --- two at once ----------------------------------------------------------------------------------------------------
@@ -153,33 +182,36 @@ def test_a_file_that_may_not_grow_is_said_in_a_paragraph_and_nothing_is_half_wri
 # --- files that are not what they were ------------------------------------------------------------------------------
 
 
-def test_a_truncated_checkpoint_stops_sampling_and_deleting_it_mends_it(tree, undisturbed):
+def test_a_truncated_checkpoint_stops_sampling_by_hand_and_the_workflow_trains_again(tree, undisturbed):
     model = tree.find(MODEL)
     model.write_bytes(model.read_bytes()[:-100])
-    refused = tree.make(check=False)
-    assert refused.returncode != 0
+    refused = tree.command("hamflow", "sample", RUN, check=False)
+    assert refused.returncode == 2
+    assert f"{MODEL} has other bytes than were written" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    by_path = ("hamflow", "sample", RUN, "--checkpoint", MODEL, "--output", "again")
+    refused = tree.command(*by_path, check=False)
     assert "is not a complete checkpoint" in refused.stdout
     assert f"delete it and train again, `snakemake --cores all {MODEL}`" in refused.stdout
-    assert "Traceback" not in refused.stdout
-    model.unlink()
-    tree.snakemake("--cores", "2", MODEL, SAMPLES, TABLE)
+    said = tree.make().stdout
+    assert f"To be made again: train {RUN}, {MODEL} has other bytes than were written" in said
     assert tree.outcome() == undisturbed.outcome()
 
 
-def test_data_that_changed_after_their_preparation_stop_training_and_preparing_them_mends_it(tree, undisturbed):
+def test_data_that_changed_after_their_preparation_stop_training_by_hand_and_are_prepared_again(tree, undisturbed):
     points = tree.folder / "data/checkerboard/points.npy"
     content = bytearray(points.read_bytes())
     content[-1] ^= 1
     points.write_bytes(content)
     tree.forget("checkpoints", "results")
-    refused = tree.make(check=False)
-    assert refused.returncode != 0
+    for verb, place in (("train", RUN), ("evaluate", "quickstart/checkerboard")):
+        refused = tree.command("hamflow", verb, place, check=False)
+        assert refused.returncode == 2
+        assert "points.npy has other bytes than were written" in refused.stdout
+    refused = tree.command("hamflow", "train", RUN, "--data", "data/checkerboard", "--output", "again", check=False)
+    assert refused.returncode == 2
     assert "points.npy has sha256" in refused.stdout
-    fix = "hamflow prepare quickstart/checkerboard --output data/checkerboard"
-    assert fix in refused.stdout
-    assert not any(tree.folder.glob("checkpoints/**/*.safetensors"))
-    assert not any(tree.folder.glob("results/**/*.npz"))  # the reference statistics
-    tree.command(*fix.split())
+    assert "hamflow prepare quickstart/checkerboard --output data/checkerboard" in refused.stdout
     tree.make()
     assert tree.outcome() == undisturbed.outcome()
 

@@ -1,7 +1,6 @@
 """What DVC promises: the same bytes again, fetched bytes that are taken as they are, and numbers that can be compared."""
 
 import json
-import shutil
 
 import pytest
 from workflows import Workflow, copy_tree
@@ -10,37 +9,6 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
 RESTORE = ("hamflow", "check", "quickstart")  # after `dvc pull`: `make restore`
 SLOWER = "methods={edm: {training: {learning_rate: 3.0e-4}}}"
-
-
-def in_git(workflow: Workflow) -> Workflow:
-    """The folder as a git repository with one commit of all that git is to know."""
-    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
-    workflow.command("git", "init", "--quiet", "--initial-branch=main")
-    workflow.command("dvc", "config", "core.no_scm", "false")
-    workflow.command("git", "add", "--all")
-    workflow.command(*git, "commit", "--quiet", "--message", "all")
-    return workflow
-
-
-@pytest.fixture(scope="module")
-def pushed(finished, tmp_path_factory) -> Workflow:
-    """A repository whose results were pushed to its remote, the folder beside it; a clone of it has none of them."""
-    folder = tmp_path_factory.mktemp("pushed") / "repository"
-    shutil.copytree(finished.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    workflow = in_git(Workflow(folder))
-    workflow.command("dvc", "push")
-    shutil.rmtree(folder / ".dvc" / "cache")
-    return workflow
-
-
-@pytest.fixture
-def pulled(pushed, tmp_path) -> Workflow:
-    """A clone of it after `dvc pull`."""
-    pushed.command("git", "clone", "--quiet", str(pushed.folder), str(tmp_path / "clone"))
-    shutil.copytree(pushed.folder.parent / "dvc-remote", tmp_path / "dvc-remote")
-    clone = Workflow(tmp_path / "clone")
-    clone.command("dvc", "pull")
-    return clone
 
 
 def test_a_second_run_elsewhere_gives_the_same_lock(finished, tmp_path):

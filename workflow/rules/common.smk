@@ -64,32 +64,25 @@ def checks():
     """
     if not workflow.is_main_process or workflow.storage_settings.default_storage_provider is not None:
         return None
-    workflow.dag_settings.rerun_triggers = frozenset()
+    pipeline.let_stamps_decide(workflow)
     if not workflow.dryrun:
         atexit.register(JOBS.memo.save)
     return made.Checks(JOBS.memo, pipeline.forced(workflow.dag_settings.forcerun))
 
 
 def made_of(kind):
-    """A function of the wildcards: what a job reads. A job is forced whose files lie there but are not what is asked for.
-
-    The stamps decide, and times of change mean nothing: bytes may have come from DVC, from git or from another machine.
-    """
+    """A function of the wildcards: what a job reads. A job is forced whose files lie there but are not what is asked for."""
 
     def inputs(wildcards):
         job = job_of(kind, wildcards)
         files = {**job.inputs, "stamps": [parent.stamp for parent in job.parents]}
-        if not (stamps := checks()):
-            return files
         try:
-            due = stamps.verdict(job).due
+            if (stamps := checks()) and stamps.verdict(job).due:
+                workflow.dag.forcefiles.update(map(str, job.outputs))
         except UserError as error:
             print(error, file=sys.stderr)
             sys.exit(2)
-        if due:
-            workflow.dag.forcefiles.update(map(str, job.outputs))
-            return files
-        return {name: as_ancient(found) for name, found in files.items()}
+        return files
 
     return inputs
 
@@ -104,10 +97,6 @@ def job_of(kind, wildcards):
         return figures.job(JOBS, wildcards.figure)
     known = [wildcards[key] for key in ("dataset", "method", "study") if key in wildcards.keys()]
     return getattr(JOBS, kind)(*known, *([int(wildcards.seed)] if "seed" in wildcards.keys() else []))
-
-
-def as_ancient(found):
-    return [ancient(path) for path in found] if isinstance(found, list) else ancient(found)
 
 
 def features_of(dataset):

@@ -91,12 +91,13 @@ class Jobs:
 
     Args:
         parameters: of the preset, resolved; paths are below the working directory.
+        sources: the code; None: that of this package.
     """
 
-    def __init__(self, parameters: config.Config):
+    def __init__(self, parameters: config.Config, sources: Sources | None = None):
         self.parameters, self.preset = parameters, Preset(parameters["preset"])
         self.memo = Memo(MEMO)
-        self.sources = Sources(memo=self.memo)
+        self.sources = sources or Sources(memo=self.memo)
 
     @cache  # noqa: B019  one for each preset, as long as the process
     def prepare(self, dataset: str) -> Job:

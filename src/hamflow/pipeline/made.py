@@ -97,7 +97,7 @@ class Checks:
         inputs = set(map(str, job.input_files))
         if inputs != written["inputs"].keys():
             return f"made of others: {_named(sorted(inputs ^ written['inputs'].keys()))}"
-        return self._other_bytes(written["outputs"], "it was written") or self._other_bytes(written["inputs"], "it was made of")
+        return self._other_bytes(written["outputs"], "were written") or self._other_bytes(written["inputs"], "it was made of")
 
     def _other_bytes(self, digests: Mapping[str, str], when: str) -> str:
         files = [name for name, digest in digests.items() if Path(name).is_file() and self.memo.sha256_of(Path(name)) != digest]

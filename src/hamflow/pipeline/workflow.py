@@ -88,6 +88,20 @@ def set_environment(tracking: Mapping[str, str], remote: bool) -> bool:
     return bool(store)
 
 
+def let_stamps_decide(workflow: Any) -> None:
+    """Keep Snakemake from deciding by its records or by times of change, which bytes from DVC, git or elsewhere do not have.
+
+    It still makes what is missing, and what follows from what it makes.
+    """
+    from snakemake import io
+
+    async def is_newer(self: object, time: float) -> bool:
+        return False
+
+    workflow.dag_settings.rerun_triggers = frozenset()
+    io._IOFile.is_newer = is_newer
+
+
 def forced(names: Collection[str]) -> Callable[[Job], bool]:
     """Whether a job is among the rules and files of `--forcerun`."""
 

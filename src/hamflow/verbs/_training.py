@@ -9,10 +9,12 @@ import torch
 
 from hamflow import data, runtime
 from hamflow.errors import DivergenceError
-from hamflow.files import save_tensors, write_json, write_text
+from hamflow.files import fingerprint, save_tensors, write_json, write_text
 from hamflow.methods.base import METHODS, Facts
+from hamflow.pipeline.jobs import WITHOUT
 from hamflow.pipeline.paths import CIRCUMSTANCES
 from hamflow.pipeline.provenance import circumstances, versions
+from hamflow.pipeline.sources import Sources, names_in
 from hamflow.progress import Progress
 from hamflow.registry import convert
 from hamflow.tracking import JsonlLog
@@ -67,6 +69,11 @@ def train(
         return job.publish(keep)
 
 
+def code_of(spec: dict[str, Any], source: str) -> str:
+    """A digest of the code behind a training: a state, or a checkpoint that was kept, of other code is of another training."""
+    return fingerprint(Sources().code("verbs.train", used=frozenset(names_in([spec, source])), without=WITHOUT["train"]))
+
+
 class _Job:
     """A training with its folder, its reports and what it publishes."""
 
@@ -85,6 +92,7 @@ class _Job:
             "data_sha256": dataset.sha256,
             "parameters": sum(p.numel() for p in objective.parameters()),
             "packages": versions(),
+            "code_sha256": code_of(spec, dataset.manifest["source"]),
         }
         self.folder = StateFolder(output, self.metadata)
         self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
