@@ -1,10 +1,12 @@
 """What a change repeats, and what it leaves alone."""
 
 import os
+import shutil
 
 import pytest
 import yaml
 from PIL import Image
+from workflows import Workflow, copy_tree
 
 from hamflow import config
 
@@ -83,20 +85,81 @@ def test_jobs_run_the_code_of_their_own_folder_wherever_hamflow_is_installed(fre
     assert "this very file" in said.stdout
 
 
-def test_other_images_of_the_user_are_prepared_again(fresh, tmp_path):
+@pytest.mark.parametrize("how", ["--directory", "--snakefile"])
+def test_its_own_code_runs_wherever_the_workflow_is_started_from(fresh, tmp_path, how):
+    words = ("--directory", str(tmp_path)) if how == "--directory" else ("--snakefile", str(fresh.folder / "Snakefile"))
+    elsewhere = fresh if how == "--directory" else Workflow(tmp_path)
+    with fresh.edited("src/hamflow/data/rings.py", '"""', 'raise RuntimeError("this very file")\n"""'):
+        said = elsewhere.snakemake(*words, "--cores", "1", "--", "data/rings/dataset.json", check=False)
+    assert said.returncode == 1
+    assert "this very file" in said.stdout
+    elsewhere.snakemake(*words, "--cores", "1", "--", "data/rings/dataset.json")
+    assert (tmp_path / "data/rings/dataset.json").exists()
+    with fresh.edited("src/hamflow/data/rings.py", "\n\n", "\n\nEDITED = True\n"):
+        assert {job.rule for job in elsewhere.pending(*words, "--", "data/rings/dataset.json")} == {"prepare"}
+
+
+def test_a_path_that_would_run_other_code_is_refused(fresh, tmp_path):
+    said = Workflow(copy_tree(tmp_path / "a:b", fresh.folder)).snakemake("--dry-run", check=False)
+    assert said.returncode == 1
+    assert "rename the folder" in said.stdout
+
+
+@pytest.fixture
+def photos(fresh, tmp_path):
+    """(a folder of four images, the words by which Snakemake prepares them)."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for colour in ("red", "green", "black", "white"):
         Image.new("RGB", (4, 4), colour).save(folder / f"{colour}.png")
-    entry = {"source": "images", "options": {"path": str(folder), "resolution": 4}}
+    shutil.rmtree(fresh.folder / "data/photos", ignore_errors=True)
+    return folder, overlay_of(folder, tmp_path / "overlay.yaml")
+
+
+def overlay_of(folder, file, **options):
+    entry = {"source": "images", "options": {"path": str(folder), "resolution": 4, **options}}
     parameters = config.load(["params.yaml"])["datasets"]["digits"] | entry
-    overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump({"datasets": {"photos": parameters}}))
-    arguments = ("--configfile", str(overlay), "--cores", "1", "data/photos/dataset.json")
-    fresh.snakemake(*arguments)
-    assert fresh.pending(*arguments) == set()
+    file.write_text(yaml.safe_dump({"datasets": {"photos": parameters}}))
+    return ("--configfile", str(file), "--cores", "1", "data/photos/dataset.json")
+
+
+def test_other_images_of_the_user_are_prepared_again(fresh, photos):
+    folder, words = photos
+    fresh.snakemake(*words)
+    assert fresh.pending(*words) == set()
     Image.new("RGB", (4, 4), "blue").save(folder / "blue.png")
-    assert {job.rule for job in fresh.pending(*arguments)} == {"prepare"}
+    assert {job.rule for job in fresh.pending(*words)} == {"prepare"}
+
+
+@pytest.mark.parametrize("how", ["removed", "empty", "renamed"])
+def test_what_was_prepared_stays_usable_when_the_originals_go(fresh, photos, tmp_path, how):
+    folder, words = photos
+    fresh.snakemake(*words)
+    before = {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()}
+    if how == "renamed":
+        folder.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(folder)
+        if how == "empty":  # as where a disk is not mounted
+            folder.mkdir()
+    assert fresh.pending(*words) == set()
+    with fresh.edited("src/hamflow/data/pixels.py", "\n\n", "\n\nEDITED = True\n"):  # as after a `git pull`
+        assert fresh.pending(*words) == set()
+        fresh.snakemake(*words)
+    refused = fresh.snakemake(*overlay_of(folder, tmp_path / "larger.yaml", resolution=8), check=False)
+    assert refused.returncode == 2
+    assert f"{folder} is gone" in refused.stdout
+    assert {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()} == before
+
+
+def test_a_preparation_that_fails_leaves_what_was_prepared(fresh, photos):
+    folder, words = photos
+    fresh.snakemake(*words)
+    before = {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()}
+    (folder / "black.png").write_bytes(b"no image")
+    assert fresh.snakemake(*words, check=False).returncode == 1
+    assert {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()} == before
+    assert {job.rule for job in fresh.pending(*words)} == {"prepare"}
 
 
 def test_a_new_flow_and_method_repeat_no_other(finished):

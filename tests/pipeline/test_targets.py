@@ -1,11 +1,13 @@
 """What a preset consists of, and what the workflow does beside its jobs; no Snakemake is started."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from hamflow import config
 from hamflow.errors import ConfigurationError
+from hamflow.files import write_text
 from hamflow.pipeline import made, targets, workflow
 from hamflow.pipeline.paths import Preset
 
@@ -44,8 +46,36 @@ def test_images_are_trained_before_points(parameters):
 def test_data_that_all_presets_share_are_not_redefined(parameters):
     digits = parameters["datasets"]["digits"] | {"options": {"holdout": 0.5}}
     with pytest.raises(ConfigurationError, match=r"datasets\.digits\.options"):
-        workflow.refuse_changed_data(parameters | {"datasets": {"digits": digits}})
-    workflow.refuse_changed_data(parameters | {"datasets": {"mine": digits}})
+        workflow.refuse_changed_data(parameters | {"datasets": {"digits": digits}}, Path("params.yaml"))
+    workflow.refuse_changed_data(parameters | {"datasets": {"mine": digits}}, Path("params.yaml"))
+
+
+@pytest.mark.parametrize("place", ["workflow/presets/first.yaml", "results/first/params.yaml"])
+def test_two_presets_do_not_define_one_data_set_differently(parameters, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    mine = parameters["datasets"]["digits"] | {"options": {"holdout": 0.5}}
+    first = {"preset": "first", "run": {"datasets": ["mine"]}, "datasets": {"mine": mine}}
+    write_text("params.yaml", "datasets: {}\n")
+    write_text(place, config.dump(first))
+    second = parameters | {"preset": "second", "run": {"datasets": ["mine"]}, "datasets": {"mine": mine}}
+    workflow.refuse_changed_data(second, Path("params.yaml"))
+    other = {"mine": mine | {"options": {"holdout": 0.25}}}
+    with pytest.raises(ConfigurationError, match=f"but {{'holdout': 0.5}} in {place}"):
+        workflow.refuse_changed_data(second | {"datasets": other}, Path("params.yaml"))
+    workflow.refuse_changed_data(second | {"datasets": other, "preset": "first"}, Path("params.yaml"))  # itself, changed
+
+
+def test_the_user_s_own_images_are_a_dependency_of_dvc_s_stage(parameters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = parameters["datasets"]["digits"] | {"options": {"path": "pictures/mine"}}
+    given = parameters | {"run": {"datasets": ["mine"]}, "datasets": {"mine": mine}}
+    write_text("dvc.yaml", "stages: {data: {deps: [src]}}\n")
+    with pytest.raises(ConfigurationError, match="does not depend on pictures/mine"):
+        workflow.refuse_what_dvc_does_not_see(given, "data")
+    workflow.refuse_what_dvc_does_not_see(given, None)  # it is not DVC that runs this
+    for line in ("pictures", "./pictures/mine", str(tmp_path / "pictures")):
+        write_text("dvc.yaml", f"stages: {{data: {{deps: [src, {line}]}}}}\n")
+        workflow.refuse_what_dvc_does_not_see(given, "data")
 
 
 def test_parameters_are_written_once_and_again_only_when_they_change(parameters, tmp_path):

@@ -7,8 +7,12 @@ import shlex
 import sys
 from pathlib import Path
 
-# The code of this folder, here and in the jobs, also where the environment was installed from another checkout.
-CODE = str(Path("src").resolve())
+# The code of this workflow's own folder, here and in the jobs, also where the environment was installed from another checkout.
+CODE = str(Path(workflow.basedir, "src").resolve())
+if os.pathsep in CODE:
+    sys.exit(
+        f"{CODE} has a colon in it, at which PYTHONPATH ends: its jobs would run other code. Fix: rename the folder."
+    )
 sys.path.insert(0, CODE)
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [CODE, os.environ.get("PYTHONPATH")])))
 
@@ -19,7 +23,9 @@ from hamflow.verbs import plot as figures
 
 ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
 
-config = pipeline.checked(workflow.config_settings.configfiles, dict(workflow.config_settings.config))
+config = pipeline.checked(
+    [PARAMETERS, *workflow.config_settings.configfiles], dict(workflow.config_settings.config)
+)
 
 PRESET = paths.Preset(config["preset"])
 RUN = PRESET.run("{dataset}", "{method}", "{seed}")
@@ -27,7 +33,9 @@ DATASETS = config["run"]["datasets"]
 JOBS = Jobs(config)
 TRACKED = pipeline.set_environment(config["tracking"], workflow.remote_exec)
 
-if not workflow.is_main_process or ("--no-hooks" in sys.argv and not workflow.dryrun):  # else `onstart` does it
+if not workflow.is_main_process or (
+    "--no-hooks" in sys.argv and not workflow.dryrun
+):  # else `onstart` does it
     pipeline.write_parameters(config, PRESET)
 
 # A GPU is asked for only where there is one: on the CPU, `resources: gpu=1` would let one job run at a time.

@@ -9,42 +9,85 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hamflow import config
 from hamflow.errors import ConfigurationError, UserError
 from hamflow.files import write_text
 from hamflow.pipeline.jobs import Job
 from hamflow.pipeline.paths import CHECKPOINT, DATA, STATE, Preset
 
-DEFAULTS = Path("params.yaml")
-
 
 def checked(files: Iterable[Path], by_hand: Mapping[str, Any]) -> config.Config:
     """The parameters, validated; a user's mistake ends Snakemake with its paragraph and exit code 2.
 
     Args:
-        files: of `--configfile`. by_hand: what `--config` gave.
+        files: params.yaml, and those of `--configfile`. by_hand: what `--config` gave.
     """
     try:
-        complete = config.resolve([DEFAULTS, *files], by_hand)
-        refuse_changed_data(complete)
+        defaults, *overlays = files
+        complete = config.resolve([defaults, *overlays], by_hand)
+        refuse_changed_data(complete, defaults)
+        refuse_what_dvc_does_not_see(complete, os.environ.get("DVC_STAGE"))
         return complete
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
 
 
-def refuse_changed_data(parameters: config.Config) -> None:
-    """data/<dataset> is shared by all presets, so an overlay may add data sets but not redefine one of the defaults."""
-    defaults = config.read([DEFAULTS])["datasets"]
-    for name in defaults.keys() & parameters["datasets"].keys():
+def refuse_changed_data(parameters: config.Config, defaults: Path) -> None:
+    """data/<dataset> is shared by all presets, so none may define a data set otherwise than params.yaml or another preset.
+
+    Args:
+        defaults: params.yaml. Beside it are compared the overlays in workflow/presets, and the presets that have results.
+    """
+    shared = config.read([defaults]).get("datasets", {})
+    _refuse_if_defined_otherwise(parameters, shared, defaults, f"change it in {defaults}, or give it another name")
+    overlays = sorted(defaults.parent.glob("workflow/presets/*.yaml"))
+    for file in [*overlays, *sorted(Path().glob("results/*/params.yaml"))]:
+        other = config.read([file])
+        if other.get("preset", file.stem) != parameters["preset"]:
+            names = other.get("datasets", {}).keys() & other.get("run", {}).get("datasets", other.get("datasets", {}))
+            own = {name: other["datasets"][name] for name in (names - shared.keys()) & set(parameters["run"]["datasets"])}
+            fix = f"give one of them another name, or remove {file.parent} if it is no longer wanted"
+            _refuse_if_defined_otherwise(parameters, own, file, fix)
+
+
+def _refuse_if_defined_otherwise(parameters: config.Config, entries: Mapping[str, Any], file: Path, fix: str) -> None:
+    for name in entries.keys() & parameters["datasets"].keys():
         for key, default in (("source", None), ("options", {})):
-            here, there = parameters["datasets"][name][key], defaults[name].get(key, default)
+            here, there = parameters["datasets"][name][key], entries[name].get(key, default)
             if here != there:
                 raise ConfigurationError(
-                    f"`datasets.{name}.{key}` is {here} here, but {there} in {DEFAULTS}",
+                    f"`datasets.{name}.{key}` is {here} here, but {there} in {file}",
                     why=f"data/{name} is shared by all presets: their results would silently be of different data",
-                    fix=f"change it in {DEFAULTS}, or add an entry of another name to `datasets` and to `run.datasets`",
+                    fix=fix,
                 )
+
+
+def refuse_what_dvc_does_not_see(parameters: config.Config, stage: str | None) -> None:
+    """The user's own images must be a dependency of the stage that prepares them, where DVC runs the workflow.
+
+    Args:
+        stage: what DVC calls it, `dvc.yaml:data` or `data`; None: DVC does not run this.
+    Raises:
+        ConfigurationError: DVC would take results of other images for good.
+    """
+    file = Path("dvc.yaml")
+    if not stage or not file.exists():
+        return
+    known = [
+        Path(path).resolve() for path in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]["data"].get("deps", [])
+    ]
+    for name in parameters["run"]["datasets"]:
+        path = parameters["datasets"][name]["options"].get("path")
+        place = Path(path or ".").expanduser().resolve()
+        if path and not any(place.is_relative_to(one) for one in known):
+            raise ConfigurationError(
+                f"the stage `data` of {file} does not depend on {path}, of which '{name}' is prepared",
+                why="DVC would call the results up to date when the images are others",
+                fix=f"add the line `- {path}` to `deps` of that stage, and start `dvc repro` again",
+            )
 
 
 def write_parameters(parameters: config.Config, preset: Preset) -> None:
