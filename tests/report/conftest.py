@@ -22,7 +22,7 @@ def result(dataset="digits", method="edm", seed=0, sampler="heun", nfe=35, value
         "dataset_label": dataset.capitalize(),
         "conditional": False,
         "method": method,
-        "label": LABELS[method],
+        "label": LABELS.get(method, method),
         "sampler": sampler,
         "nfe": nfe,
         "seed": seed,

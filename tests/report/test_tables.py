@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
@@ -166,6 +167,30 @@ def test_a_label_is_the_same_text_in_every_format(tmp_path, make_result, write_r
     assert lines
     assert all(read_latex(re.split(r"(?<!\\) & ", line)[0]) == label for line in lines)
     assert not any(line.lstrip().startswith(("[", "*")) for line in lines)  # the line above ends in \\\\
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here: on Debian, texlive-latex-extra")
+def test_latex_compiles_whatever_the_labels(tmp_path, make_result, write_result):
+    labels = {
+        **HOSTILE,
+        "reflection": "*",
+        "flow_matching": "[2em] and a star *",
+        "ve_sde": "[",
+        "vp_sde": "ends in a backslash \\",
+    }
+    for method, label in labels.items():
+        write_result(tmp_path / "m", make_result(method=method, label=label, dataset_label=HOSTILE["edm"]))
+    tabulate(tmp_path / "m", tmp_path)
+    head = (
+        "\\documentclass{article}\n\\usepackage{booktabs,adjustbox}\n\\begin{document}\n\\input{table1.tex}\n\\end{document}\n"
+    )
+    (tmp_path / "page.tex").write_text(head)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    if shutil.which("pdftotext"):
+        text = subprocess.run(["pdftotext", "-layout", "page.pdf", "-"], cwd=tmp_path, capture_output=True, text=True).stdout
+        assert "[2em] and a star *" in text
 
 
 def test_latex_is_balanced_and_every_line_has_the_tables_columns(metrics, tmp_path):

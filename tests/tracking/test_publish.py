@@ -231,6 +231,35 @@ def test_without_a_log_the_circumstances_are_written(preset, store):
     assert runs_of(store)["digits/edm/seed0"].data.tags["hamflow.wall_seconds"] == "12.5"
 
 
+def test_a_training_that_was_repeated_to_other_numbers_has_one_curve(preset, store):
+    """As under other code. The run of the earlier training is deleted, from which `mlflow runs restore` has it back."""
+    publish_to(store, preset)
+    first = runs_of(store)["digits/edm/seed0"]
+    folder = preset.checkpoints / "digits/edm/seed0"
+    lines = other_losses(read_jsonl(folder / "train.jsonl"))
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = folder / "model.safetensors"
+    curve = [{key: line[key] for key in line if key != "images_per_second"} for line in lines]
+    save_tensors(model, {"weight": torch.full((3,), -1.0)}, load_metadata(model) | {"history": curve})
+    for _ in range(2):
+        publish_to(store, preset)
+        client, run = connect(uri(store)), runs_of(store)["digits/edm/seed0"]
+        assert history(client, run, "train/loss") == [(1000 * line["kimg"], line["loss"]) for line in lines]
+    assert run.info.run_id != first.info.run_id
+    assert client.get_run(first.info.run_id).info.lifecycle_stage == "deleted"
+
+
+def test_an_experiment_that_was_deleted_is_named_with_the_way_back(preset, store):
+    publish_to(store, preset)
+    client = connect(uri(store))
+    experiment = experiment_id(client, uri(store), "test")
+    client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match=f"mlflow experiments restore --experiment-id {experiment}"):
+        publish_to(store, preset)
+    client.restore_experiment(experiment)
+    publish_to(store, preset)
+
+
 def test_a_new_metric_adds_its_points_alone(preset, store, rows):
     first = publish_to(store, preset)
     folder = preset.metrics / "digits/edm/seed0"

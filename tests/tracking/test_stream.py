@@ -54,6 +54,22 @@ def test_a_run_streamed_in_part_and_published_equals_one_published_only(tmp_path
     assert facts(store) == facts(published_only)
 
 
+def test_a_training_that_is_repeated_to_other_numbers_has_a_run_of_its_own(tmp_path, store, stream, make_preset):
+    preset = make_preset(tmp_path, methods=("edm",), seeds=(0,))
+    records = read_jsonl(preset.checkpoints / "digits/edm/seed0/train.jsonl")
+    for factor in (1, 1, 2):  # repeated to the same numbers, it is the same run
+        with stream(f"sqlite:///{store}", []) as live:
+            for record in records:
+                live.log(record | {"loss": factor * record["loss"]})
+    with sqlite3.connect(store) as connection:
+        found = connection.execute("SELECT lifecycle_stage FROM runs ORDER BY start_time").fetchall()
+        assert found == [("deleted",), ("active",)]
+        query = (
+            "SELECT count(*) FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active' AND key = 'train/loss'"
+        )
+        assert connection.execute(query).fetchone() == (len(records),)
+
+
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
@@ -115,7 +131,7 @@ def test_a_run_is_streamed_to_the_experiment_to_which_it_is_published(tmp_path, 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     preset = make_preset(tmp_path, methods=("edm",), seeds=(0,))
     with stream(f"sqlite:///{store}", []) as live:
-        live.log({"kimg": 8.0, "loss": 1.0})
+        live.log(read_jsonl(preset.checkpoints / "digits/edm/seed0/train.jsonl")[0])
     summary = publish(preset, f"sqlite:///{store}", "test")
     assert (summary.created, summary.completed) == (5, 1)
     assert {row[1] for row in rows("experiments")} == {"Default", "mine"}

@@ -84,14 +84,18 @@ def exclusive(path: str | Path) -> Iterator[bool]:
             lock.acquire(timeout=-1 if waited else 0)
         except Timeout:
             with suppress(FileNotFoundError):  # its holder has just removed it
-                print(f"waiting for process {path.read_text().strip() or '?'}, which holds {path}", file=sys.stderr, flush=True)
+                print(
+                    f"waiting for process {path.read_text(encoding='utf-8').strip() or '?'}, which holds {path}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 waited = True
         except (FileExistsError, FileNotFoundError):  # the last holder removed the folder at this moment
             if os.path.lexists(path.parent) and not path.parent.is_dir():
                 raise
     try:
         with suppress(OSError):  # of a full disk: the name is for people
-            path.write_text(f"{os.getpid()} on {platform.node()}\n")
+            path.write_text(f"{os.getpid()} on {platform.node()}\n", encoding="utf-8")
         yield waited
     finally:
         path.unlink(missing_ok=True)  # while it is held: who waits for it makes another

@@ -67,16 +67,20 @@ class _Follower:
         if reason := store.why_away(uri):
             raise store.TrackingError(reason)
         self.client = store.connect(uri)
-        experiment = store.experiment_id(self.client, uri, header["experiment"])
-        run = store.find_run(self.client, experiment, header["key"])
-        if run is None:
-            tags = {KEY_TAG: header["key"], **header["tags"]}
-            run = self.client.create_run(experiment, run_name=header["name"] or None, tags=tags)
-        else:
-            self.client.update_run(run.info.run_id, status="RUNNING")
-        store.write(self.client, run.info.run_id, params=header["params"])
-        self.run, self.id = run, run.info.run_id
+        self.header, self.experiment = header, store.experiment_id(self.client, uri, header["experiment"])
+        self.run = store.find_run(self.client, self.experiment, header["key"])
+        if self.run is not None:
+            self.client.update_run(self.run.info.run_id, status="RUNNING")
+        self._open()
         self.known: set[Point] | None = None  # of a run that is continued: the points it has
+
+    def _open(self) -> None:
+        """Create the run if there is none, and write its parameters."""
+        if self.run is None:
+            tags = {KEY_TAG: self.header["key"], **self.header["tags"]}
+            self.run = self.client.create_run(self.experiment, run_name=self.header["name"] or None, tags=tags)
+        self.id = self.run.info.run_id
+        store.write(self.client, self.id, params=self.header["params"])
 
     def send(self, records: list[Mapping[str, Any]]) -> None:
         """Write the points that the run has not."""
@@ -84,6 +88,10 @@ class _Follower:
         known = self.known
         if known is None:
             known = self.known = store.known_points(self.client, self.run, {point.name for point in points})
+            if store.retrained(points, known):
+                self.client.delete_run(self.id)  # `mlflow runs restore` has it back
+                self.run, known, self.known = None, set(), set()
+                self._open()
         store.write(self.client, self.id, [point for point in points if point not in known])
 
     def end(self, status: str) -> None:

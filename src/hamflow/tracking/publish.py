@@ -100,6 +100,11 @@ class _Publication:
         if found is not None and _is_complete(found, run):
             self.summary.unchanged += 1
             return found.info.run_id
+        points = run.points + run.speeds
+        known = store.known_points(self.client, found, {point.name for point in points}) if found else set()
+        if found and store.retrained(points, known):
+            self.client.delete_run(found.info.run_id)  # `mlflow runs restore` has it back
+            found, known = None, set()
         if found is None:
             found = self.client.create_run(self.experiment, run_name=run.name, tags={KEY_TAG: run.key})
             self.summary.created += 1
@@ -109,8 +114,6 @@ class _Publication:
         for path, folder in files or []:
             self.client.log_artifact(run_id, str(path), folder)
         self._link(run_id, run)
-        points = run.points + run.speeds
-        known = store.known_points(self.client, found, {point.name for point in points})
         new = [point for point in points if point not in known]
         # The content tag comes with the last points: a publication that is cut short is taken up again.
         store.write(self.client, run_id, new, run.params, run.tags | run.circumstances | {CONTENT_TAG: run.content})

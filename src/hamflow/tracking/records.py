@@ -10,6 +10,8 @@ from hamflow.files import canonical_json, fingerprint
 from hamflow.pipeline.records import Record
 
 FORBIDDEN = re.compile(r"[^\w./ :-]")  # characters that MLflow refuses in the name of a metric
+CURVE = "train/"  # begins the name of what train.jsonl has
+SPEED = f"{CURVE}images_per_second"  # the one number in it that differs between equal trainings
 KEY_TAG = "hamflow.key"  # by this tag a run is found again
 LONGEST_VALUE = 5000  # characters; MLflow refuses parameters and tags that are much longer
 LONGEST_DIGEST = 36  # characters of a data set's digest; MLflow's limit
@@ -68,7 +70,7 @@ def curve_points(record: Mapping[str, Any]) -> Iterator[Point]:
     step = round(1000 * record["kimg"])
     for name, value in record.items():
         if name != "kimg" and _is_number(value):
-            yield Point(f"train/{name}", float(value), step)
+            yield Point(f"{CURVE}{name}", float(value), step)
 
 
 def metric_points(record: Record) -> Iterator[Point]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hamflow.errors import UserError
-from hamflow.tracking.records import KEY_TAG, DataInput, Point
+from hamflow.tracking.records import CURVE, KEY_TAG, SPEED, DataInput, Point
 
 DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "hamflow"
 POINTS_A_BATCH = 1000  # MLflow's limit
@@ -228,6 +228,12 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"MLflow's experiment '{name}' was deleted",
+            why="it takes no runs, and its name stays taken",
+            fix=f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or another name in `tracking.experiment`",
+        )
     return found.experiment_id
 
 
@@ -257,6 +263,13 @@ def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
         latest = [list(group)[-1] for _, group in groupby(history, key=lambda m: m.step)]
         points |= {Point(name, metric.value, metric.step) for metric in latest}
     return points
+
+
+def retrained(points: Iterable[Point], known: Iterable[Point]) -> bool:
+    """Whether a training curve contradicts the one that a run has: it is of another training, and needs another run."""
+    before = {(point.name, point.step): point.value for point in known}
+    curve = [point for point in points if point.name.startswith(CURVE) and point.name != SPEED]
+    return any(before.get((name, step), value) != value for name, value, step in curve)
 
 
 def write(

@@ -146,7 +146,7 @@ class _Job:
     def publish(self, keep: bool = False) -> Path:
         """Copy the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
         log, run, path = self.published
-        write_text(log, self.folder.log.read_text())
+        write_text(log, self.folder.log.read_text(encoding="utf-8"))
         write_json(run, circumstances(wall_seconds=self.seconds))
         curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.state.history]
         save_tensors(path, self.state.averaged.state_dict(), self.metadata | {"history": curve})
