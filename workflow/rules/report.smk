@@ -7,6 +7,7 @@ PUBLISH = "hamflow publish --uri {uri} --experiment {experiment}".format(
 
 onstart:
     pipeline.write_parameters(config, PRESET)
+    pipeline.say_if_no_commit()
     # MLflow's store is created once, before the jobs that stream to it. It is no rule: a store that was deleted, or another
     # one, must not make any job look outdated. One that cannot be had stops nothing.
     if TRACKED:

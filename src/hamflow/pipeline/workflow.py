@@ -14,6 +14,7 @@ import yaml
 from hamflow import config
 from hamflow.errors import ConfigurationError, UserError
 from hamflow.files import write_text
+from hamflow.pipeline import provenance
 from hamflow.pipeline.jobs import Job
 from hamflow.pipeline.paths import CHECKPOINT, DATA, STATE, Preset
 
@@ -129,6 +130,13 @@ def set_environment(tracking: Mapping[str, str], remote: bool) -> bool:
     if remote and store.startswith("sqlite:"):  # its locks do not hold between nodes: `publish` fills the store afterwards
         del os.environ["MLFLOW_TRACKING_URI"]
     return bool(store)
+
+
+def say_if_no_commit() -> None:
+    """One line on the terminal, before the jobs, where git does not tell the commit: their provenance will lack it."""
+    if provenance.source_version()["git_commit"] is None:
+        fix = "git init, or as another owner of the files: git config --global --add safe.directory PATH"
+        print(f"git tells no commit of this code, so that no result will name one ({fix})", file=sys.stderr)
 
 
 def let_stamps_decide(workflow: Any) -> None:
