@@ -27,7 +27,7 @@ MISTAKES = {
     "a float for an integer": ("training={batch: 64.0}", "`training.batch` = 64.0: Expected int", "params.yaml"),
     "data set": ("run={datasets: [digit]}", "'digit'", "'digits'"),
     "method": ("run={methods: [oscilation]}", "'oscilation'", "'oscillation'"),
-    "shared data": ("datasets={rings: {options: {count: 7}}}", "`datasets.rings.options`", "add an entry"),
+    "shared data": ("datasets={rings: {options: {count: 7}}}", "`datasets.rings.options`", "give it another name"),
     "no setting": ("sampling={settings: {heun: [], multistep: []}}", "`sampling.settings`", "heun"),
     "flow": ("methods={edm: {flow: {name: difusion}}}", "`methods.edm.flow.name`: unknown flow 'difusion'", "'diffusion'"),
     "option of a flow": ("methods={edm: {flow: {horizn: 3}}}", "unknown key `methods.edm.flow.horizn`", "'horizon'"),

@@ -16,7 +16,7 @@ from hamflow.methods.velocity import VelocityObjective
 from hamflow.tracking import read_jsonl
 from hamflow.training import fit
 from hamflow.training.folder import STATE
-from hamflow.verbs._training import train
+from hamflow.verbs._training import code_of, train
 
 
 def spec_of(tiny_config, dataset="digits", method="oscillation", **training):
@@ -105,6 +105,7 @@ def test_sigkill_at_ten_random_instants_changes_no_byte(kind, tiny_config, prepa
         process.start()
         return process
 
+    code_of(spec, "checkerboard")  # read once here, not by each process
     began = time.perf_counter()
     start("whole").join()
     duration = time.perf_counter() - began

@@ -154,6 +154,12 @@ class Sources:
         return [name for name in self.paths if name == package or name.startswith(f"{package}.")]
 
 
+@cache
+def of_this_package() -> Sources:
+    """The sources of the hamflow that runs."""
+    return Sources()
+
+
 def digest_of_code(text: bytes | str) -> str:
     """A digest of a module's syntax tree: comments, formatting and docstrings leave it as it is, and so does Python's version.
 

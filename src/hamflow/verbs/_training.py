@@ -14,7 +14,7 @@ from hamflow.methods.base import METHODS, Facts
 from hamflow.pipeline.jobs import WITHOUT
 from hamflow.pipeline.paths import CIRCUMSTANCES
 from hamflow.pipeline.provenance import circumstances, versions
-from hamflow.pipeline.sources import Sources, names_in
+from hamflow.pipeline.sources import names_in, of_this_package
 from hamflow.progress import Progress
 from hamflow.registry import convert
 from hamflow.tracking import JsonlLog
@@ -71,7 +71,8 @@ def train(
 
 def code_of(spec: dict[str, Any], source: str) -> str:
     """A digest of the code behind a training: a state, or a checkpoint that was kept, of other code is of another training."""
-    return fingerprint(Sources().code("verbs.train", used=frozenset(names_in([spec, source])), without=WITHOUT["train"]))
+    used = frozenset(names_in([spec, source]))
+    return fingerprint(of_this_package().code("verbs.train", used=used, without=WITHOUT["train"]))
 
 
 class _Job:
