@@ -57,6 +57,11 @@ def _check_dataset(config: Config, name: str) -> sources.Source:
         raise ConfigurationError(what, fix=nearest(entry["features"], fitting))
     if entry["conditional"] and source.kind == "point" and not source.class_names():
         raise ConfigurationError(f"`{at}.conditional` is true, but these data have no classes", fix="set it to false")
+    if entry["class_law"] == "equal" and not entry["conditional"]:
+        what = f"`{at}.class_law` is equal, but the model is not told the class"
+        raise ConfigurationError(what, why="it draws the classes as it learnt them", fix=f"set {at}.conditional to true")
+    if entry["class_law"] == "equal" and source.kind == "point":
+        raise ConfigurationError(f"`{at}.class_law` is equal, but the law of points is known as a whole", fix="leave it out")
     if shape := _shape(source):
         networks.check(config["networks"][entry["network"]], shape, f"networks.{entry['network']}")
     return source

@@ -22,12 +22,16 @@ class Run(Options, kw_only=True, frozen=True):
     methods: Annotated[list[Name], Meta(min_length=1)]
 
 
+ClassLaw = Literal["data", "equal"]
+
+
 class Dataset(Options, kw_only=True, frozen=True):
     """An entry of `datasets`."""
 
     label: str  # how tables and figures call it
     source: str  # a module of hamflow.data registers it
     conditional: bool = False  # whether the network is told the class
+    class_law: ClassLaw = "data"  # of samples, and of what they are compared with: that of the rows, or equal
     options: dict[str, Any] = field(default_factory=dict)  # of the source, and `holdout`
     network: Name  # a key of `networks`
     features: str  # a feature network for images, `points` for points

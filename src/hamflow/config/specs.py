@@ -9,12 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from hamflow.config.reading import Config, merge, without_nulls
-from hamflow.config.sections import BOUND, Method, Samples
+from hamflow.config.sections import BOUND, ClassLaw, Method, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
 from hamflow.registry import Count, Name, Options, Positive, convert
 from hamflow.training.plan import Training
 
+EQUALLY = ", classes equally often"  # after the label of a data set in tables
 NAMED = ("name", "dataset", "method", "preset")  # the keys of a specification that hold one
 
 
@@ -45,6 +46,7 @@ class SamplingSpec(Options, kw_only=True, frozen=True):
     dataset: Name
     method: Name
     n_samples: Annotated[int, Meta(ge=1, le=1_000_000)]
+    class_law: ClassLaw = "data"
     settings: list[tuple[str, int | str]]
     grid: str
     rho: Annotated[float, Meta(ge=1)]
@@ -65,6 +67,7 @@ class EvaluationSpec(Options, kw_only=True, frozen=True):
     features: str
     n_samples: Samples
     batch: Count
+    class_law: ClassLaw = "data"
 
 
 SPECS = {"prepare": DatasetSpec, "train": TrainingSpec, "sample": SamplingSpec, "evaluate": EvaluationSpec}
@@ -124,7 +127,7 @@ def sampling_spec(config: Config, dataset: str, method: str) -> Config:
     return {
         "dataset": dataset,
         "method": method,
-        "n_samples": entry_of(config, "datasets", dataset)["n_samples"],
+        **{key: entry_of(config, "datasets", dataset)[key] for key in ("n_samples", "class_law")},
         "settings": [list(pair) for pair in sampler_settings(config, method)],
         "grid": entry_of(config, "methods", method)["grid"],
         **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch")},
@@ -137,13 +140,14 @@ def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> 
     return {
         "preset": config["preset"],
         "dataset": dataset,
-        "dataset_label": entry["label"],
+        "dataset_label": entry["label"] + (EQUALLY if entry["class_law"] == "equal" else ""),
         "conditional": entry["conditional"],
         "method": method or BOUND,
         "label": entry_of(config, "methods", method)["label"] if method else "real data (bound)",
         "features": entry["features"],
         "n_samples": entry["n_samples"],
         "batch": config["evaluation"]["batch"],
+        "class_law": entry["class_law"],
     }
 
 

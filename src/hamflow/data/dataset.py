@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hamflow import draws
 from hamflow.data.arrays import open_array
 from hamflow.data.preparation import ARRAYS, DTYPES, FORMAT, LABELS, MANIFEST, MOST_CHARACTERS, MOST_VALUES, to_model
 from hamflow.data.sources import Density, build
@@ -90,7 +91,7 @@ class Dataset:
         x = torch.from_numpy(to_model(self.kind, self.rows[indices]))
         return x, None if self.labels is None else torch.from_numpy(np.array(self.labels[indices]))
 
-    def draw_labels(self, seeds: Iterable[int]) -> np.ndarray | None:
+    def draw_labels(self, seeds: Iterable[int], law: str = "data") -> np.ndarray | None:
         """Classes of samples: sample i has that of a training row, the i-th of a sequence that meets all rows evenly.
 
         Each class occurs in proportion to its rows, and none without rows. A function of the seed alone, as the noise is. The
@@ -99,14 +100,23 @@ class Dataset:
 
         Args:
             seeds: integers >= 0, [n].
+            law: "data", or "equal": each class that has rows equally often.
         Returns:
             int64 [n], or None without classes.
         """
         if self.labels is None:
             return None
-        ends = np.cumsum(self._class_counts)
-        places = [(int(seed) * GOLDEN % 2**64) * self.count >> 64 for seed in seeds]  # in Python's integers: exact
+        ends = np.cumsum(self._class_counts if law == "data" else self._class_counts > 0)
+        places = [(int(seed) * GOLDEN % 2**64) * int(ends[-1]) >> 64 for seed in seeds]  # in Python's integers: exact
         return np.searchsorted(ends, np.array(places, dtype=np.int64), side="right").astype(np.int64)
+
+    def equal_rows(self) -> np.ndarray:
+        """Indices of rows in which each class that has any occurs equally often, as often as the rarest; sorted, int64."""
+        if self.labels is None:
+            raise ValueError(f"data set '{self.name}' has no classes")
+        labels = np.asarray(self.labels)[order := draws.generator(0, "equal").permutation(self.count)]
+        most = self._class_counts[self._class_counts > 0].min()
+        return np.sort(np.concatenate([order[labels == label][:most] for label in np.flatnonzero(self._class_counts)]))
 
     @cached_property
     def _class_counts(self) -> np.ndarray:

@@ -54,7 +54,7 @@ class Embedding:
 def reference_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding) -> np.ndarray:
     """The data that samples are compared with, embedded, [n, d]."""
     if dataset.kind == "image":
-        return embed(dataset.rows, "real images")
+        return embed(_rows(spec, dataset), "real images")
     return _draw(spec, dataset, REFERENCE)
 
 
@@ -63,9 +63,14 @@ def bound_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding, rows
     if dataset.kind == "point":
         return _draw(spec, dataset, BOUND), rows
     if dataset.manifest["split"]["test"]:
-        return embed(dataset.test().rows, "held-out images"), rows
+        return embed(_rows(spec, dataset.test()), "held-out images"), rows
     order, half = draws.generator(0, "halves", "images").permutation(len(rows)), len(rows) // 2
     return rows[order[:half]], rows[order[half : 2 * half]]
+
+
+def _rows(spec: Mapping[str, Any], dataset: Dataset) -> np.ndarray:
+    """The images of a part, or those in which its classes occur equally often, as in the samples."""
+    return dataset.rows[dataset.equal_rows()] if spec.get("class_law") == "equal" else dataset.rows
 
 
 def _draw(spec: Mapping[str, Any], dataset: Dataset, stream: str) -> np.ndarray:

@@ -206,7 +206,7 @@ def _basis(frame: pd.DataFrame) -> str:
     networks = ", ".join(sorted({features.label(name) for name in frame["features"]}))
     drawn, bound = (_counts(frame[(frame["method"] == BOUND) == real]) for real in (False, True))
     counts = [f"n = {drawn}"] * bool(drawn) + [f"n = {bound} for the bound"] * (bound not in ("", drawn))
-    labels = ["labels as in the training data"] * bool(frame["conditional"].any())
+    labels = ["labels as in the training data where nothing else is said"] * bool(frame["conditional"].any())
     return ", ".join([f"features {networks}", *counts, *labels])
 
 

@@ -39,7 +39,8 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     runs of this work: commit, host, seconds of each setting.
 
     Sample i starts from noise of seed `1e6 seed + i`, whatever the batch size, sampler and device; the class label of a
-    conditional model is by that number too, and has the proportions of the training part.
+    conditional model is by that number too, and has the proportions of
+    the training part, or each class equally often if the spec says so.
 
     Args:
         spec: `hamflow.config.sampling_spec`.
@@ -75,7 +76,7 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         device=runtime.describe_device(chosen),
     )
     seeds = range(first, first + spec["n_samples"])
-    labels = torch.from_numpy(dataset.draw_labels(seeds)) if generator.classes else None
+    labels = torch.from_numpy(dataset.draw_labels(seeds, spec.get("class_law", "data"))) if generator.classes else None
     for left in output.glob("*-nfe*.*"):
         left.unlink()
     seconds = {}
