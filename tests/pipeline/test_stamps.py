@@ -1,5 +1,6 @@
 """Whatever way bytes came, no number stands under parameters, code or data that did not make it."""
 
+import json
 import shutil
 from contextlib import contextmanager, nullcontext
 
@@ -8,9 +9,11 @@ from conftest import clone_of
 from workflows import Workflow
 
 from hamflow import config
+from hamflow.files import write_json
+from hamflow.files.memo import Memo
 from hamflow.pipeline import made
 from hamflow.pipeline.jobs import Jobs
-from hamflow.pipeline.sources import Sources
+from hamflow.pipeline.sources import HERE, Sources
 from hamflow.verbs import check
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
@@ -129,6 +132,29 @@ def test_the_table_by_hand_is_refused_where_anything_before_it_differs(tree):
 def test_of_what_is_asked_for_nothing_differs(tree):
     assert "and 0 differ" in tree.command("hamflow", "check", "quickstart").stdout
     assert tree.pending() == set()
+
+
+DAMAGE = {
+    "cut short": lambda text: text[: len(text) // 2],
+    "another type": lambda text: json.dumps([text]),
+    "a field that is no mapping": lambda text: json.dumps({**json.loads(text), "code": 1}),
+    "names that are no text": lambda text: text.replace('"outputs"', "3"),
+    "nested deeper than a reader can go": lambda text: "[" * 100_000,
+    "an output that it does not name": lambda text: json.dumps({**json.loads(text), "outputs": {"/etc/hostname": "0"}}),
+    "no text at all": lambda text: "\0\ud800",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_stamp_says_nothing(damage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = Jobs(config.load([HERE.parent / "params.yaml"], [])).study("taylor")
+    memo = Memo()
+    with made.making(job, memo):
+        write_json(job.outputs[0], {"made": True})
+    assert made.Checks(memo).difference(job) == ""
+    job.stamp.write_bytes(DAMAGE[damage](job.stamp.read_text()).encode(errors="surrogatepass"))
+    assert made.Checks(memo).verdict(job) == made.Verdict(due=True, differs=made.NO_STAMP)
 
 
 @pytest.fixture(scope="module")

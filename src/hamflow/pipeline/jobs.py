@@ -10,8 +10,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hamflow import config
-from hamflow.files import canonical_json, fingerprint, read_json
+from hamflow.files import canonical_json, fingerprint
 from hamflow.files.memo import Memo
 from hamflow.pipeline import targets
 from hamflow.pipeline.paths import BOUND, BOUND_SETTING, DATA, HSD, MADE, Preset, Run, made_of
@@ -20,6 +22,25 @@ from hamflow.pipeline.sources import Sources, names_in
 Inputs = Mapping[str, Path | list[Path]]
 MEMO = Path(".snakemake", "hamflow-memo.json")
 WITHOUT = {"train": ("sampling",)}  # which a trained model needs, and a training does not
+
+
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files of a job were made of.
+
+    Attributes:
+        spec: the parameters, plain. code: the digest of each module behind the job.
+        parents: the recipe of each job that made an input, by its name.
+        inputs, outputs: the digests of the files that the job read, and of those that it wrote.
+        recipe: as `Job.recipe`. originals: as `made.users_files`, of the user's own files.
+    """
+
+    spec: Any
+    code: dict[str, str]
+    parents: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    recipe: str
+    originals: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,20 +91,19 @@ class Job:
     @cached_property
     def recipe(self) -> str:
         """A digest of all that determines the result, back to the data sets' sources; the user's own files by their path."""
-        if self.gone and (written := self.written) and written["spec"] == self.spec:
-            return str(written["recipe"])
+        if self.gone and (written := self.written) and written.spec == self.spec:
+            return written.recipe
         parents = {str(job): job.recipe for job in self.parents}
         return fingerprint({"job": str(self), "spec": self.spec, "code": self.code, "parents": parents})
 
     @property
-    def written(self) -> dict[str, Any] | None:
-        """What the stamp says; None where there is none, or no whole one."""
+    def written(self) -> Stamp | None:
+        """What the stamp says; None where there is none, or none that says it of all the outputs."""
         try:
-            found = read_json(self.stamp)
-            whole = found.keys() >= {"spec", "code", "inputs", "outputs", "parents", "recipe"}
-        except (OSError, ValueError, AttributeError, RecursionError):
+            stamp = msgspec.json.decode(self.stamp.read_bytes(), type=Stamp)
+        except (OSError, ValueError, RecursionError):
             return None
-        return found if whole else None
+        return stamp if stamp.outputs.keys() >= set(map(str, self.outputs)) else None
 
 
 class Jobs:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hamflow.errors import DataError
 from hamflow.files import fingerprint, write_json
 from hamflow.files.memo import Memo
-from hamflow.pipeline.jobs import Job
+from hamflow.pipeline.jobs import Job, Stamp
 
 MOST_TOLD = 20
 MOST_NAMED = 3  # differences in a sentence
@@ -49,9 +51,8 @@ class Checks:
 
         One of which nothing is there is done if somebody needs its files, as Snakemake knows.
 
-
         Raises:
-            DataError: it is to be done, and the user's own files that it reads are gone.
+            DataError: what it left is not what is asked for, and the user's own files, to make it again of, are not there.
         """
         if job.stamp not in self.verdicts:
             self.verdicts[job.stamp] = self._judge(job)
@@ -59,17 +60,17 @@ class Checks:
 
     def _judge(self, job: Job) -> Verdict:
         before = [self.verdict(parent).due for parent in job.parents]
-        written = job.written or {"outputs": {}}
-        there = [path.exists() for path in {*job.outputs, *map(Path, written["outputs"])}]
+        written = job.written
+        there = [path.exists() for path in {*job.outputs, *map(Path, written.outputs if written else ())}]
         differs = self.difference(job) if any(there) else ""
-        if differs and not any(before):
-            self._tell(job, differs)
-        if job.gone and (differs or not all(there)):
+        if differs and job.gone:
             raise DataError(
-                f"{job.originals} is gone, of which {job.outputs[0].parent} is to be prepared",
-                why=f"what lies there was {differs}" if differs else "",
+                f"{job.originals} is not there, of which {job.outputs[0].parent} is to be prepared again",
+                why=f"what lies there: {differs}",
                 fix="put it back, or give another path; nothing was deleted",
             )
+        if differs and not any(before):
+            self._tell(job, differs)
         return Verdict(any(before) or bool(differs) or (any(there) and not all(there)) or self.forced(job), differs)
 
     def _tell(self, job: Job, differs: str) -> None:
@@ -85,19 +86,17 @@ class Checks:
         written = job.written
         if written is None:
             return NO_STAMP
-        if written["spec"] != job.spec:
-            return f"made with other parameters: {_named(_changes(written['spec'], job.spec))}"
-        if not job.gone and (modules := _changed(written["code"], job.code)):
+        if written.spec != job.spec:
+            return f"made with other parameters: {_named(_changes(written.spec, job.spec))}"
+        if not job.gone and (modules := _changed(written.code, job.code)):
             return f"made by other code: {_named(modules)}"
-        parents = {str(parent): parent.recipe for parent in job.parents}
-        if others := _changed(written["parents"], parents):
+        if others := _changed(written.parents, {str(parent): parent.recipe for parent in job.parents}):
             return f"made of others: {_named(others)}"
-        if job.originals is not None and not job.gone and written.get("originals") != users_files(str(job.originals)):
+        if job.originals is not None and not job.gone and written.originals != users_files(str(job.originals)):
             return f"made of other files than those in {job.originals} now"
-        inputs = set(map(str, job.input_files))
-        if inputs != written["inputs"].keys():
-            return f"made of others: {_named(sorted(inputs ^ written['inputs'].keys()))}"
-        return self._other_bytes(written["outputs"], "were written") or self._other_bytes(written["inputs"], "it was made of")
+        if inputs := set(map(str, job.input_files)) ^ written.inputs.keys():
+            return f"made of others: {_named(sorted(inputs))}"
+        return self._other_bytes(written.outputs, "were written") or self._other_bytes(written.inputs, "it was made of")
 
     def _other_bytes(self, digests: Mapping[str, str], when: str) -> str:
         files = [name for name, digest in digests.items() if Path(name).is_file() and self.memo.sha256_of(Path(name)) != digest]
@@ -105,23 +104,14 @@ class Checks:
 
     def refuse(self, job: Job) -> None:
         """Raise DataError if anything that a job reads, or that this was made of, is not what is asked for."""
-        for parent in job.parents:
-            self.refuse_before(parent)
-
-    def refuse_before(self, job: Job, seen: set[Path] | None = None) -> None:
-        """Raise DataError if a job's files, or any from which they follow, are not what is asked for."""
-        seen = set() if seen is None else seen
-        for parent in job.parents:
-            if parent.stamp not in seen:
-                seen.add(parent.stamp)
-                self.refuse_before(parent, seen)
-        there = [path for path in job.outputs if path.exists()]
-        if there and (differs := self.difference(job)):
-            raise DataError(
-                f"{there[0]} is not what is asked for now: {differs}",
-                why="a number would stand under parameters, code or data that did not make it",
-                fix="start the workflow, which makes it again (`snakemake -n` shows what), or ask for what made it",
-            )
+        for before in _ancestors(job, set()):
+            there = [path for path in before.outputs if path.exists()]
+            if there and (differs := self.difference(before)):
+                raise DataError(
+                    f"{there[0]} is not what is asked for now: {differs}",
+                    why="a number would stand under parameters, code or data that did not make it",
+                    fix="start the workflow, which makes it again (`snakemake -n` shows what), or ask for what made it",
+                )
 
 
 @contextmanager
@@ -133,21 +123,34 @@ def making(job: Job, memo: Memo) -> Iterator[None]:
     """
     checks = Checks(memo)
     checks.refuse(job)
-    known: dict[str, Any] = {"spec": job.spec, "code": job.code, "recipe": job.recipe}
-    known["parents"] = {str(parent): parent.recipe for parent in job.parents}
-    known["inputs"] = {str(path): memo.sha256_of(path) for path in job.input_files if path.exists()}
-    if job.originals is not None:
-        known["originals"] = users_files(str(job.originals))
+    stamp = Stamp(
+        spec=job.spec,
+        code=job.code,
+        parents={str(parent): parent.recipe for parent in job.parents},
+        inputs={str(path): memo.sha256_of(path) for path in job.input_files if path.exists()},
+        outputs={},
+        recipe=job.recipe,
+        originals=None if job.originals is None else users_files(str(job.originals)),
+    )
     yield
-    write(job, known, memo)
+    write(job, stamp, memo)
 
 
-def write(job: Job, known: Mapping[str, Any], memo: Memo) -> None:
-    """Write the stamp of a job whose files are complete."""
+def write(job: Job, stamp: Stamp, memo: Memo) -> None:
+    """Write the stamp of a job whose files are complete, with their digests."""
     outputs = [*job.outputs, *(job.stamp.parent.glob("*.npy") if job.rule == "prepare" else [])]
-    written = {str(path): memo.sha256_of(path) for path in sorted(set(outputs))}
-    write_json(job.stamp, {**known, "outputs": written})
+    digests = {str(path): memo.sha256_of(path) for path in sorted(set(outputs))}
+    write_json(job.stamp, msgspec.to_builtins(msgspec.structs.replace(stamp, outputs=digests)))
     memo.save()
+
+
+def _ancestors(job: Job, seen: set[Path]) -> Iterator[Job]:
+    """The jobs before one, each once and after those before itself."""
+    for parent in job.parents:
+        if parent.stamp not in seen:
+            seen.add(parent.stamp)
+            yield from _ancestors(parent, seen)
+            yield parent
 
 
 def users_files(path: str | None) -> str:
