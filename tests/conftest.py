@@ -28,3 +28,8 @@ def prepared(tmp_path_factory, tiny_config):
     for name in tiny_config["run"]["datasets"]:
         data.prepare(config.dataset_spec(tiny_config, name), root / name)
     return root
+
+
+def pytest_collection_modifyitems(items):
+    """The longest groups first, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)

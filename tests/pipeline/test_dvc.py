@@ -11,6 +11,7 @@ RESTORE = ("hamflow", "check", "quickstart")  # after `dvc pull`: `make restore`
 SLOWER = "methods={edm: {training: {learning_rate: 3.0e-4}}}"
 
 
+@pytest.mark.slow
 def test_a_second_run_elsewhere_gives_the_same_lock(finished, tmp_path):
     other = Workflow(copy_tree(tmp_path, finished.folder))
     other.command("dvc", "repro")
@@ -30,6 +31,7 @@ def test_after_restoring_a_changed_rate_repeats_that_method_alone(pulled):
     assert trained == {"dataset=checkerboard, method=edm, seed=0"}
 
 
+@pytest.mark.slow
 def test_an_experiment_with_a_changed_parameter_runs_its_jobs_alone(pulled):
     pulled.command(*RESTORE)
     before = {path: path.read_bytes() for path in (pulled.folder / "checkpoints").rglob("model.safetensors")}

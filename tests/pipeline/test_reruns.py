@@ -6,9 +6,10 @@ import shutil
 import pytest
 import yaml
 from PIL import Image
-from workflows import Workflow, copy_tree
+from workflows import ROOT, Workflow, copy_tree
 
 from hamflow import config
+from hamflow.pipeline.jobs import Jobs
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
 
@@ -131,25 +132,33 @@ def test_other_images_of_the_user_are_prepared_again(fresh, photos):
     assert {job.rule for job in fresh.pending(*words)} == {"prepare"}
 
 
-@pytest.mark.parametrize("how", ["removed", "empty", "renamed"])
-def test_what_was_prepared_stays_usable_when_the_originals_go(fresh, photos, tmp_path, how):
+def test_what_was_prepared_stays_usable_when_the_originals_go(fresh, photos, tmp_path):
     folder, words = photos
     fresh.snakemake(*words)
     before = {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()}
-    if how == "renamed":
-        folder.rename(tmp_path / "elsewhere")
-    else:
-        shutil.rmtree(folder)
-        if how == "empty":  # as where a disk is not mounted
-            folder.mkdir()
+    shutil.rmtree(folder)
     assert fresh.pending(*words) == set()
     with fresh.edited("src/hamflow/data/pixels.py", "\n\n", "\n\nEDITED = True\n"):  # as after a `git pull`
         assert fresh.pending(*words) == set()
         fresh.snakemake(*words)
     refused = fresh.snakemake(*overlay_of(folder, tmp_path / "larger.yaml", resolution=8), check=False)
     assert refused.returncode == 2
-    assert f"{folder} is gone" in refused.stdout
+    assert f"{folder} is not there" in refused.stdout
     assert {path.name: path.read_bytes() for path in (fresh.folder / "data/photos").iterdir()} == before
+
+
+@pytest.mark.parametrize("how", ["empty", "renamed", "full"])
+def test_an_empty_folder_is_as_gone_as_none(photos, tmp_path, monkeypatch, how):
+    """As where a disk is not mounted."""
+    folder, words = photos
+    monkeypatch.chdir(tmp_path)
+    job = Jobs(config.load([ROOT / "params.yaml", words[1]])).prepare("photos")
+    if how == "renamed":
+        folder.rename(tmp_path / "elsewhere")
+    if how == "empty":
+        shutil.rmtree(folder)
+        (folder / "inner").mkdir(parents=True)
+    assert job.gone == (how != "full")
 
 
 def test_a_preparation_that_fails_leaves_what_was_prepared(fresh, photos):

@@ -88,6 +88,9 @@ def restored(pushed, folder):
     return clone
 
 
+SLOWLY = [pytest.param(way, marks=pytest.mark.slow) for way in (pulled, restored)]  # 20 s each, and like the other two
+
+
 @pytest.fixture(scope="module", params=[pulled, checked_out, copied, restored], ids=lambda way: way.__name__)
 def tree(request, pushed, tmp_path_factory):
     """A tree to which the bytes of a run came by a way other than that run."""
@@ -173,6 +176,7 @@ def table_of_other_parameters_and_code(workflow):
     return (workflow.folder / TABLE).read_text()
 
 
+@pytest.mark.parametrize("tree", [checked_out, copied, *SLOWLY], indirect=True, ids=lambda way: way.__name__)
 def test_the_table_is_that_of_what_is_asked_for(tree, asked):
     before = (tree.folder / TABLE).read_text()
     assert table_of_other_parameters_and_code(tree) == asked != before
