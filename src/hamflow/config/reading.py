@@ -1,6 +1,8 @@
 """Reading parameter files and what is given by hand, merging and checking."""
 
 import contextlib
+import graphlib
+import itertools
 import json
 import os
 import reprlib
@@ -213,9 +215,14 @@ def _check_references(config: Config) -> None:
             require(catalogue, name)
     for entry in config["datasets"].values():
         require("networks", entry["network"])
-    for entry in config["methods"].values():
-        for parent in entry.get("parents", {}).values():
-            require("methods", parent)
+    parents = {name: list(entry.get("parents", {}).values()) for name, entry in config["methods"].items()}
+    for parent in itertools.chain(*parents.values()):
+        require("methods", parent)
+    try:
+        graphlib.TopologicalSorter(parents).prepare()
+    except graphlib.CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise ConfigurationError(f"`methods.*.parents` go in a circle: {circle}", fix="take one of them out") from None
     if BOUND in config["methods"]:
         raise ConfigurationError(f"no method may be called `{BOUND}`: that is the folder of the bound")
 

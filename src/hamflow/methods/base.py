@@ -103,7 +103,11 @@ class Method(Protocol):
     """A kind of method: the checked options of one, `METHODS.build(kind, **options)`."""
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> Objective:
-        """What is trained, its weights drawn from `seed`."""
+        """What is trained, its weights drawn from `seed`.
+
+        Args:
+            parents: trained methods by their roles. What the objective needs of one later, it keeps as a sub-module.
+        """
 
     def generator(self, averaged: Any) -> Generator:
         """What the trained objective, or its average, can do."""
@@ -118,9 +122,8 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Generato
     tensors, metadata = load_tensors(checkpoint)
     try:
         described = msgspec.convert(metadata, _Description)
-        method = METHODS.build(described.spec.kind, **described.spec.options)
         with _NoMoreThan(sum(tensor.numel() for tensor in tensors.values())):
-            objective = method.objective(described.facts, {}, 0)
+            method, objective = _untrained(described)
         _check_fit(objective, tensors)
         objective.load_state_dict(tensors)
         generator = method.generator(objective.to(device).requires_grad_(False).eval())
@@ -176,6 +179,17 @@ class _Description(Struct):
     spec: _Spec
     facts: Facts
     data_sha256: str
+    parents: dict[str, "_Description"] = {}
+
+
+def _untrained(described: _Description) -> tuple[Method, Any]:
+    """(method, objective) of a description. The weights of its parents are not needed: an objective holds what it keeps."""
+    method = METHODS.build(described.spec.kind, **described.spec.options)
+    parents = {}
+    for role, description in described.parents.items():
+        kind, objective = _untrained(description)
+        parents[role] = kind.generator(objective.requires_grad_(False).eval())
+    return method, method.objective(described.facts, parents, 0)
 
 
 class _NoMoreThan(TorchFunctionMode):

@@ -149,7 +149,7 @@ def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: An
     perturb(model.module, spec.perturbation, spec.seed)
     count = min(spec.samples, dataset.count)
     picked = draws.generator(spec.seed, "discrepancy", "rows").choice(dataset.count, size=count, replace=False)
-    x, label = dataset.batch(np.sort(picked))
+    x, label = dataset.batch(picked)
     x, label = x.to(device), label.to(device) if model.classes and label is not None else None
     options = spec.options.get(dataset.kind, {})
     metrics = {}

@@ -1,16 +1,16 @@
 """The work of the verb `train`: a fit with its folder, its reports and what it publishes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hamflow import data, runtime
-from hamflow.errors import DivergenceError
-from hamflow.files import fingerprint, save_tensors, write_json, write_text
-from hamflow.methods.base import METHODS, Facts
+from hamflow.errors import ConfigurationError, DivergenceError
+from hamflow.files import fingerprint, save_tensors, sha256_of, write_json, write_text
+from hamflow.methods.base import METHODS, Facts, Generator, check_belongs, load
 from hamflow.pipeline.jobs import WITHOUT
 from hamflow.pipeline.paths import CIRCUMSTANCES
 from hamflow.pipeline.provenance import circumstances, versions
@@ -35,6 +35,7 @@ def train(
     device: str = "auto",
     stream: Callable[[dict[str, Any]], None] | None = None,
     keep: bool = False,
+    parents: Mapping[str, Path] | None = None,
 ) -> Path:
     """Train one method on one data set; a run that was killed goes on where its last state was, to the same bits.
 
@@ -48,6 +49,7 @@ def train(
         stream: called with each record of train.jsonl (MLflow), or None.
         keep: also hard-link the published files into state/, so that a later call can restore them if Snakemake deletes the
             originals.
+        parents: the checkpoint of each role in spec["parents"].
     Returns:
         The path of the checkpoint.
     Raises:
@@ -55,7 +57,7 @@ def train(
         Interrupted: SIGTERM came (in the main thread); the state is saved.
         UserError: data, configuration or state that cannot be used.
     """
-    job = _Job(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device))
+    job = _Job(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device), parents or {})
     if keep and job.folder.put_back(job.published):
         print(f"{job.label}: was trained to the end before, and is published again", flush=True)
         return job.published[-1]
@@ -75,15 +77,35 @@ def code_of(spec: dict[str, Any], source: str) -> str:
     return fingerprint(of_this_package().code("verbs.train", used=used, without=WITHOUT["train"]))
 
 
+def _parents(spec: dict[str, Any], dataset: Any, checkpoints: Mapping[str, Path], device: torch.device) -> dict[str, Generator]:
+    """The trained methods that a training starts from, by their roles, each of the same data."""
+    generators = {}
+    for role, method in spec.get("parents", {}).items():
+        if role not in checkpoints:
+            raise ConfigurationError(f"the checkpoint of `{role}` is not given", fix=f"--parent {role}=PATH, of '{method}'")
+        generators[role] = load(checkpoints[role], device)
+        check_belongs({"dataset": dataset.name, "method": method}, checkpoints[role], generators[role], dataset)
+    return generators
+
+
+def _description(checkpoint: Path, parent: Generator) -> dict[str, Any]:
+    """What a checkpoint says of one that it started from."""
+    kept = ("spec", "facts", "seed", "data_sha256", "parents")
+    return {key: parent.metadata[key] for key in kept if key in parent.metadata} | {"sha256": sha256_of(checkpoint)}
+
+
 class _Job:
     """A training with its folder, its reports and what it publishes."""
 
-    def __init__(self, spec: dict[str, Any], dataset: Any, seed: int, output: Path, device: torch.device):
+    def __init__(
+        self, spec: dict[str, Any], dataset: Any, seed: int, output: Path, device: torch.device, parents: Mapping[str, Path]
+    ):
         self.dataset, self.seed, self.output = dataset, seed, output
         self.label = f"train {spec['dataset']}/{spec['method']}/seed{seed}"
         self.plan: Training = convert(Training, spec["training"], "training")
         facts = Facts.of(spec, dataset)
-        objective = METHODS.build(spec["kind"], **spec["options"]).objective(facts, {}, seed).to(device)
+        generators = _parents(spec, dataset, parents, device)
+        objective = METHODS.build(spec["kind"], **spec["options"]).objective(facts, generators, seed).to(device)
         self.state = State(objective, self.plan)
         self.metadata = {
             "spec": spec,
@@ -95,6 +117,8 @@ class _Job:
             "packages": versions(),
             "code_sha256": code_of(spec, dataset.manifest["source"]),
         }
+        if generators:
+            self.metadata["parents"] = {role: _description(parents[role], one) for role, one in generators.items()}
         self.folder = StateFolder(output, self.metadata)
         self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
 

@@ -3,9 +3,11 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hamflow import config
+from hamflow.errors import ConfigurationError
 from hamflow.files import exclusive, load_metadata
 from hamflow.pipeline.paths import CHECKPOINT, CIRCUMSTANCES, LOG, Run
 from hamflow.verbs import arguments
@@ -16,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_paths(parser, data="folder of the data set", output="folder of the checkpoint")
     arguments.add_seed(parser)
     arguments.add_device(parser)
+    parser.add_argument(
+        "--parent",
+        action="append",
+        metavar="ROLE=PATH",
+        help="the checkpoint of a method that this one starts from (default: the run's of the same data and seed)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep links to the result in state/, from which it can be put back")
 
 
@@ -25,12 +33,26 @@ def run(options: argparse.Namespace) -> None:
     output = arguments.path(options, "output", place.checkpoints if place else None)
     data = arguments.path(options, "data", place.data if place else None)
     seed = arguments.seed(options, place)
+    parents = _parents(options, spec, place)
     with exclusive(output / ".training") as waited:
         if waited and _is_trained(output, spec, seed):
             print(f"{output} was trained meanwhile by the other process", flush=True)
         else:
             with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
-                _train_alone(spec, data, seed, output, options)
+                _train_alone(spec, data, seed, output, options, parents)
+
+
+def _parents(options: argparse.Namespace, spec: config.Config, place: Run | None) -> dict[str, Path]:
+    """The checkpoints that a training starts from, by their roles."""
+    roles = spec.get("parents", {})
+    found = {role: replace(place, method=method).checkpoint for role, method in roles.items()} if place else {}
+    for text in options.parent or []:
+        role, given, path = text.partition("=")
+        if role not in roles or not given:
+            known = ", ".join(f"{role}=PATH" for role in roles) or "none, for the method starts from no other"
+            raise ConfigurationError(f"--parent {text} names no role of the method", fix=f"known: {known}")
+        found[role] = Path(path)
+    return found
 
 
 def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:
@@ -40,7 +62,9 @@ def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:
     return (metadata.get("spec"), metadata.get("seed")) == (spec, seed)
 
 
-def _train_alone(spec: config.Config, data: Path, seed: int, output: Path, options: argparse.Namespace) -> None:
+def _train_alone(
+    spec: config.Config, data: Path, seed: int, output: Path, options: argparse.Namespace, parents: dict[str, Path]
+) -> None:
     """Train, and pass on every report to MLflow where there is a store."""
     from hamflow.tracking import RunStream
     from hamflow.training.interruption import EXIT_CODE, Interrupted
@@ -57,7 +81,7 @@ def _train_alone(spec: config.Config, data: Path, seed: int, output: Path, optio
     )
     with stream:
         try:
-            train(spec, data, seed, output, options.device, stream.log, options.keep)
+            train(spec, data, seed, output, options.device, stream.log, options.keep, parents)
         except Interrupted as interruption:
             print(interruption, file=sys.stderr)
             stream.close("KILLED")
