@@ -1,6 +1,8 @@
 """What a preset consists of, and what the workflow does beside its jobs; no Snakemake is started."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from hamflow.errors import ConfigurationError
 from hamflow.files import write_text
 from hamflow.pipeline import made, targets, workflow
 from hamflow.pipeline.paths import Preset
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +80,25 @@ def test_the_user_s_own_images_are_a_dependency_of_dvc_s_stage(parameters, tmp_p
     for line in ("pictures", "./pictures/mine", str(tmp_path / "pictures")):
         write_text("dvc.yaml", f"stages: {{data: {{deps: [src, {line}]}}}}\n")
         workflow.refuse_what_dvc_does_not_see(given, "data")
+
+
+def test_a_data_set_is_among_the_files_of_dvc(parameters, tmp_path, monkeypatch):
+    """One that .dvcignore hides is no dependency of what follows from it: its other bytes would repeat nothing."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], check=True)
+    write_text("dvc.yaml", "stages: {data: {deps: [src]}}\n")
+    hidden = (ROOT / ".dvcignore").read_text()
+    write_text(".dvcignore", hidden)
+    workflow.refuse_what_dvc_does_not_see(parameters, "data")
+    given = parameters | {
+        "run": {"datasets": ["digits", "mine"]},
+        "datasets": parameters["datasets"] | {"mine": {"options": {}}},
+    }
+    with pytest.raises(ConfigurationError, match="hides data/mine from DVC") as refused:
+        workflow.refuse_what_dvc_does_not_see(given, "data")
+    line = refused.value.fix.split("`")[1]
+    write_text(".dvcignore", hidden.replace("/data/*\n", f"/data/*\n{line}\n"))
+    workflow.refuse_what_dvc_does_not_see(given, "data")
 
 
 def test_parameters_are_written_once_and_again_only_when_they_change(parameters, tmp_path):

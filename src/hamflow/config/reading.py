@@ -1,6 +1,5 @@
 """Reading parameter files and what is given by hand, merging and checking."""
 
-import contextlib
 import graphlib
 import itertools
 import json
@@ -19,11 +18,10 @@ import hamflow
 from hamflow.config.sections import BOUND, Parameters
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import fingerprint, untrusted
+from hamflow.files.memo import MEMO, Memo
 from hamflow.registry import convert, typed
 
 Config = dict[str, Any]
-
-VERDICTS = Path(".snakemake", "hamflow-checked")  # parameters that passed, by their fingerprint
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Config:
@@ -235,12 +233,14 @@ def _check_registered(config: Config) -> None:
     """
     loaded = "torch" in sys.modules
     sources = [] if loaded else [(str(path), path.stat()) for path in sorted(Path(hamflow.__file__).parent.rglob("*.py"))]
-    verdict = VERDICTS / fingerprint([config, [[path, facts.st_size, facts.st_mtime_ns] for path, facts in sources]])
-    if loaded or not verdict.exists():
-        from hamflow.config import registered
+    key = fingerprint([config, [[path, facts.st_size, facts.st_mtime_ns] for path, facts in sources]])
+    memo = Memo(None if loaded else MEMO)
+    memo.get(f"checked {key}", lambda: _checked(config))
+    memo.save()
 
-        registered.check(config)
-        with contextlib.suppress(OSError):  # it is a cache only
-            if not loaded:
-                verdict.parent.mkdir(parents=True, exist_ok=True)
-                verdict.touch()
+
+def _checked(config: Config) -> str:
+    from hamflow.config import registered
+
+    registered.check(config)
+    return "passed"

@@ -158,7 +158,7 @@ def _tar_reader(unpack: Callable[..., Any]) -> Callable[[Path], Iterator[Member]
         with unpack(path, "rb") as content:
             budget = _Budget(path)
             counted = _Counted(content, budget)
-            with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Header) as archive:  # type: ignore[call-overload]  # reads alone
                 while (info := archive.next()) is not None:
                     archive.members.clear()  # it would keep one for each header
                     name = _safe_name(path, info.name)

@@ -60,7 +60,7 @@ def _loaded(content: bytes) -> tuple[Any, bool]:
     damaged = False
     try:
         image, told = _opened(content)
-    except Exception:
+    except Exception:  # Pillow raises many kinds on a damaged block
         if not content.startswith(b"\xff\xd8"):
             raise
         content = jpeg.without_blocks(content)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hamflow.files.atomic import sha256_of, write_text
 
+MEMO = Path(".snakemake", "hamflow-memo.json")  # of a working directory
 MOST_ENTRIES = 100_000
 
 

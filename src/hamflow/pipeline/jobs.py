@@ -14,13 +14,12 @@ import msgspec
 
 from hamflow import config
 from hamflow.files import canonical_json, fingerprint
-from hamflow.files.memo import Memo
+from hamflow.files.memo import MEMO, Memo
 from hamflow.pipeline import targets
 from hamflow.pipeline.paths import BOUND, BOUND_SETTING, DATA, HSD, MADE, Preset, Run, made_of
 from hamflow.pipeline.sources import Sources, names_in
 
 Inputs = Mapping[str, Path | list[Path]]
-MEMO = Path(".snakemake", "hamflow-memo.json")
 WITHOUT = {"train": ("sampling",)}  # which a trained model needs, and a training does not
 
 

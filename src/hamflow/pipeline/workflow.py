@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def _refuse_if_defined_otherwise(parameters: config.Config, entries: Mapping[str
 
 
 def refuse_what_dvc_does_not_see(parameters: config.Config, stage: str | None) -> None:
-    """The user's own images must be a dependency of the stage that prepares them, where DVC runs the workflow.
+    """Where DVC runs the workflow, the data sets must be among its files, and the user's own images among its dependencies.
 
     Args:
         stage: what DVC calls it, `dvc.yaml:data` or `data`; None: DVC does not run this.
@@ -77,18 +78,21 @@ def refuse_what_dvc_does_not_see(parameters: config.Config, stage: str | None) -
     file = Path("dvc.yaml")
     if not stage or not file.exists():
         return
-    known = [
-        Path(path).resolve() for path in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]["data"].get("deps", [])
-    ]
-    for name in parameters["run"]["datasets"]:
+    why = "DVC would call the results up to date when the images are others"
+    again = "and start `dvc repro` again"
+    names = parameters["run"]["datasets"]
+    known = [Path(one).resolve() for one in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]["data"].get("deps", [])]
+    for name in names:
         path = parameters["datasets"][name]["options"].get("path")
         place = Path(path or ".").expanduser().resolve()
         if path and not any(place.is_relative_to(one) for one in known):
-            raise ConfigurationError(
-                f"the stage `data` of {file} does not depend on {path}, of which '{name}' is prepared",
-                why="DVC would call the results up to date when the images are others",
-                fix=f"add the line `- {path}` to `deps` of that stage, and start `dvc repro` again",
-            )
+            what = f"the stage `data` of {file} does not depend on {path}, of which '{name}' is prepared"
+            raise ConfigurationError(what, why=why, fix=f"add the line `- {path}` to `deps` of that stage, {again}")
+    manifests = {str(Preset(parameters["preset"]).manifest(name)): name for name in names}
+    ask = subprocess.run([sys.executable, "-m", "dvc", "check-ignore", *manifests], capture_output=True, text=True)
+    if hidden := [line for path in ask.stdout.splitlines() if (line := f"!/{DATA}/{manifests[path]}")]:
+        what = f".dvcignore hides {hidden[0][2:]} from DVC"
+        raise ConfigurationError(what, why=why, fix=f"add the line `{hidden[0]}` below `/{DATA}/*` there, {again}")
 
 
 def write_parameters(parameters: config.Config, preset: Preset) -> None:
