@@ -154,7 +154,7 @@ def convert(kind: Any, value: Any, where: str, of: str = "") -> Any:
     except msgspec.ValidationError as error:
         raise _mistake(kind, value, where, str(error)) from None
     for meta in get_args(kind)[1:] if inner is not kind else ():
-        if meta.extra and "check" in meta.extra:
+        if value is not None and meta.extra and "check" in meta.extra:
             meta.extra["check"](value, where)
     return found
 

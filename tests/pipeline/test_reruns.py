@@ -120,7 +120,7 @@ def photos(fresh, tmp_path):
 def overlay_of(folder, file, **options):
     entry = {"source": "images", "options": {"path": str(folder), "resolution": 4, **options}}
     parameters = config.load(["params.yaml"])["datasets"]["digits"] | entry
-    file.write_text(yaml.safe_dump({"datasets": {"photos": parameters}}))
+    file.write_text(yaml.safe_dump({"run": {"datasets": ["photos"]}, "datasets": {"photos": parameters}}))
     return ("--configfile", str(file), "--cores", "1", "data/photos/dataset.json")
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from hamflow.config.reading import Config, beaten, by_hand, check, check_paths, dump, load, merge, read, resolve
+from hamflow.config.reading import Config, beaten, by_hand, check, dump, load, merge, read, resolve
 from hamflow.config.sections import Method, Parameters
 from hamflow.config.specs import (
     dataset_spec,
@@ -29,7 +29,6 @@ __all__ = [
     "beaten",
     "by_hand",
     "check",
-    "check_paths",
     "dataset_spec",
     "discrepancy_spec",
     "dump",

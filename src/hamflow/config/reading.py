@@ -59,13 +59,12 @@ def resolve(paths: Iterable[str | Path], values: Any) -> Config:
     Args:
         paths: the parameter files, defaults first. values: of `--config`, as Snakemake read them.
     Raises:
-        ConfigurationError: as `check`; a path of data that is not there; no sampler with a budget.
+        ConfigurationError: as `check`; no sampler with a budget.
     """
     given, files = by_hand(values), read(paths)
     config = check(merge(files, given))
     for line in beaten(config, merge(_of_experiment(files), given)):
         print(f"Note: {line}", file=sys.stderr)
-    check_paths(config)
     if not any(config["sampling"]["settings"].values()):
         raise ConfigurationError("`sampling.settings` names no sampler with a budget", fix="for example {heun: [9]}")
     return config
@@ -104,17 +103,6 @@ def check(config: Mapping[str, Any]) -> Config:
     _check_references(checked)
     _check_registered(checked)
     return checked
-
-
-def check_paths(config: Config) -> None:
-    """Raise ConfigurationError for a data set of `run` whose files are not there."""
-    for name in config["run"]["datasets"]:
-        path = config["datasets"][name]["options"].get("path")
-        if isinstance(path, str) and not Path(path).exists():
-            raise ConfigurationError(
-                f"`datasets.{name}.options.path` = {path!r}: there is no such folder or archive",
-                fix="the path is looked up from the working directory",
-            )
 
 
 def beaten(config: Config, overrides: Mapping[str, Any]) -> list[str]:

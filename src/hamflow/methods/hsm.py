@@ -1,6 +1,6 @@
 """Hamiltonian score matching: a score network against a velocity predictor (arXiv:2410.20470)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from hamflow import networks
 from hamflow.dynamics import SCHEMES, simulate
 from hamflow.methods.base import METHODS, Facts, Generator
 from hamflow.methods.score_matching import ScoreGenerator, score_field
+from hamflow.networks.base import NETWORKS
 from hamflow.registry import Count, Options, Positive
 from hamflow.score.fields import ScoreField, VelocityPredictor
 from hamflow.score.objectives import gain
@@ -47,7 +48,7 @@ class HamiltonianScoreMatching(Options, kw_only=True, frozen=True):
     antithetic: bool = True
     runaway: Positive = 100.0
     form: Form = "scaled"
-    critic: dict[str, Any] | None = None
+    critic: Annotated[dict[str, Any] | None, NETWORKS.entry("kind")] = None
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "HamiltonianObjective":
         force = score_field(data, seed)

@@ -29,12 +29,24 @@ def checked(files: Iterable[Path], by_hand: Mapping[str, Any]) -> config.Config:
     try:
         defaults, *overlays = files
         complete = config.resolve([defaults, *overlays], by_hand)
+        refuse_absent_originals(complete)
         refuse_changed_data(complete, defaults)
         refuse_what_dvc_does_not_see(complete, os.environ.get("DVC_STAGE"))
         return complete
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_absent_originals(parameters: config.Config) -> None:
+    """Raise ConfigurationError for a data set whose originals are not there, and of which nothing was prepared."""
+    for name in parameters["run"]["datasets"]:
+        path = parameters["datasets"][name]["options"].get("path")
+        if path and not Path(path).expanduser().exists() and not Preset(parameters["preset"]).manifest(name).exists():
+            raise ConfigurationError(
+                f"`datasets.{name}.options.path` = {path!r}: there is no such folder or archive",
+                fix="the path is looked up from the working directory",
+            )
 
 
 def refuse_changed_data(parameters: config.Config, defaults: Path) -> None:
