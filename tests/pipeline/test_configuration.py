@@ -122,12 +122,16 @@ BY_THE_WORKFLOW = ("shared data", "a path that is not there")  # which looks at 
 THROUGH_SNAKEMAKE = ("nested key", "flow", "law of times", "features of points for images", "key of a study", *BY_THE_WORKFLOW)
 
 
+def words(overlay):
+    return re.split(r"(?<=}) (?=run=)", overlay)
+
+
 @pytest.mark.parametrize("mistake", [name for name in MISTAKES if name not in BY_THE_WORKFLOW])
 def test_a_mistake_is_refused_before_any_job(mistake):
     """By the function that the workflow calls, with what Snakemake makes of `--config`."""
     overlay, what, fix = MISTAKES[mistake]
     with pytest.raises(ConfigurationError) as caught:
-        config.resolve([ROOT / "params.yaml"], parse_config(re.split(r"(?<=}) (?=run=)", overlay)))
+        config.resolve([ROOT / "params.yaml"], parse_config(words(overlay)))
     assert what in caught.value.what
     assert fix in caught.value.fix
 
@@ -135,7 +139,7 @@ def test_a_mistake_is_refused_before_any_job(mistake):
 @pytest.mark.parametrize("mistake", THROUGH_SNAKEMAKE)
 def test_a_mistake_ends_with_one_paragraph_and_code_2(fresh, mistake):
     overlay, what, fix = MISTAKES[mistake]
-    done = fresh.snakemake("--dry-run", "--config", overlay, check=False)
+    done = fresh.snakemake("--dry-run", "--config", *words(overlay), check=False)
     paragraph = done.stdout[done.stdout.index("ConfigurationError") :]
     assert done.returncode == 2
     assert what in paragraph.splitlines()[0]
