@@ -12,11 +12,12 @@ class Progress:
         total: units of work.
         unit: of the work, as the bar shows it.
         done: units done before (a resumed job).
+        shown: whether anything is.
     """
 
-    def __init__(self, label: str, total: float, unit: str, done: float = 0):
-        self.label = label
-        self.bar = _terminal_bar(label, total, unit, done)
+    def __init__(self, label: str, total: float, unit: str, done: float = 0, shown: bool = True):
+        self.label, self.shown = label, shown
+        self.bar = _terminal_bar(label, total, unit, done) if shown else None
 
     def advance(self, amount: float) -> None:
         """Another `amount` units are done."""
@@ -28,7 +29,7 @@ class Progress:
         text = "  ".join(f"{name} {value}" for name, value in values.items())
         if self.bar is not None:
             self.bar.set_postfix_str(text)
-        else:
+        elif self.shown:
             print(f"{self.label}: {text}", flush=True)
 
     def close(self) -> None:

@@ -41,12 +41,16 @@ def configure(device: str = "auto") -> "torch.device":
     available = torch.cuda.is_available()
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigurationError(f"there is no device '{device}'", fix="--device auto, cpu, cuda, cuda:1, ...")
-    chosen = torch.device(("cuda" if available else "cpu") if device == "auto" else device)
+    own = os.environ.get("LOCAL_RANK")  # of the processes that torchrun started here, each of which has a device of its own
+    cuda = f"cuda:{own}" if own else "cuda"
+    chosen = torch.device((cuda if available else "cpu") if device == "auto" else device)
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"device '{device}' was asked for, but this machine has {torch.cuda.device_count() or 'no'} CUDA device(s)",
+            f"device '{chosen}' was asked for, but this machine has {torch.cuda.device_count() or 'no'} CUDA device(s)",
             fix="--device cpu" if not available else "--device cuda:0",
         )
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
     if chosen.type == "cuda":  # the backward passes of these two add in any order, in "warn" too; the plain one does not
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)

@@ -104,3 +104,8 @@ def test_code_that_computes_something_else_has_another_digest():
 def test_a_folder_without_sources_is_refused(tmp_path):
     with pytest.raises(DataError, match="no source"):
         Sources(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"def f(:\n", b"x = 1\x00", b"\xff\xfe"])
+def test_what_is_no_python_has_a_digest_of_its_bytes(content):
+    assert digest_of_code(content) == digest_of_code(content) != digest_of_code(content + b" ")

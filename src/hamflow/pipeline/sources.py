@@ -163,10 +163,13 @@ def of_this_package() -> Sources:
 def digest_of_code(text: bytes | str) -> str:
     """A digest of a module's syntax tree: comments, formatting and docstrings leave it as it is, and so does Python's version.
 
-    Nothing in hamflow computes with a docstring.
+    Nothing in hamflow computes with a docstring. Of what is no Python the bytes count: a job will say what is wrong.
     """
     digest = hashlib.sha256()
-    _describe(ast.parse(text), digest.update)
+    try:
+        _describe(ast.parse(text), digest.update)
+    except (SyntaxError, ValueError):
+        digest.update(text.encode() if isinstance(text, str) else text)
     return digest.hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from hamflow.pipeline.sources import names_in, of_this_package
 from hamflow.progress import Progress
 from hamflow.registry import convert
 from hamflow.tracking import JsonlLog
+from hamflow.training import ranks
 from hamflow.training.fit import fit
 from hamflow.training.folder import CHECKPOINT, LOG, STATE, StateFolder
 from hamflow.training.interruption import Interrupted, Termination
@@ -59,9 +60,11 @@ def train(
     """
     job = _Job(spec, data.load(data_folder, verify=True), seed, Path(output), runtime.configure(device), parents or {})
     if keep and job.folder.put_back(job.published):
+        ranks.any_of(False)
         print(f"{job.label}: was trained to the end before, and is published again", flush=True)
         return job.published[-1]
     with Termination() as termination:
+        ranks.any_of(True)
         with JsonlLog(job.folder.log) as log:
             log.restart(job.state.history)
             for record in job.records(termination):
@@ -69,6 +72,17 @@ def train(
                 if stream is not None:
                     stream(record)
         return job.publish(keep)
+
+
+def follow(
+    spec: dict[str, Any], data_folder: Path, seed: int, output: Path, device: str, parents: Mapping[str, Path] | None = None
+) -> None:
+    """Do the part of one of several processes in `train`, which the first of them has called; this one writes no file."""
+    with Termination() as termination:
+        if ranks.any_of(False):  # the first trains
+            dataset, chosen = data.load(data_folder, verify=True), runtime.configure(device)
+            for _ in _Job(spec, dataset, seed, Path(output), chosen, parents or {}).records(termination):
+                pass
 
 
 def code_of(spec: dict[str, Any], source: str) -> str:
@@ -102,7 +116,9 @@ class _Job:
     ):
         self.dataset, self.seed, self.output = dataset, seed, output
         self.label = f"train {spec['dataset']}/{spec['method']}/seed{seed}"
+        self.leads = ranks.place()[0] == 0
         self.plan: Training = convert(Training, spec["training"], "training")
+        ranks.check(self.plan.batch)
         facts = Facts.of(spec, dataset)
         generators = _parents(spec, dataset, parents, device)
         objective = METHODS.build(spec["kind"], **spec["options"]).objective(facts, generators, seed).to(device)
@@ -126,12 +142,15 @@ class _Job:
         """Train to the end, or to a termination; yields each report, saves the state as often as the plan says."""
         state, batch, state_steps = self.state, self.plan.batch, self.plan.steps_in(self.plan.state_kimg)
         where = f"resumed at {state.kimg:g} kimg" if state.step else "from the start"
-        print(f"{self.label}: {self.metadata['parameters']:,} parameters, {self.metadata['kimg']:g} kimg, {where}", flush=True)
-        progress = Progress(self.label, self.plan.steps * batch, "img", state.step * batch)
+        if self.leads:
+            size, length, share = self.metadata["parameters"], self.metadata["kimg"], ranks.place()[1]
+            shared = f", shared by {share} processes" if share > 1 else ""
+            print(f"{self.label}: {size:,} parameters, {length:g} kimg, {where}{shared}", flush=True)
+        progress = Progress(self.label, self.plan.steps * batch, "img", state.step * batch, shown=self.leads)
         began, began_step = time.perf_counter(), state.step
         steps = iter(self._steps())
         while True:
-            if termination.requested and state.step < self.plan.steps:
+            if state.step < self.plan.steps and self._asked_to_stop(termination):
                 self.save_state()
                 progress.close()
                 raise Interrupted(f"{self.label}: state saved at {state.kimg:g} kimg; run the same command again to go on")
@@ -149,6 +168,11 @@ class _Job:
                 self.save_state()
         progress.close()
 
+    def _asked_to_stop(self, termination: Termination) -> bool:
+        """Whether this process was asked to; of several, at a report, whether one of them was, so that all stop at one step."""
+        alone = ranks.place()[1] == 1
+        return (alone or self.state.record is not None) and ranks.any_of(termination.requested)
+
     def _steps(self) -> Iterator[State]:
         """The steps of the training; an error in them says where the last good state is."""
         try:
@@ -160,8 +184,9 @@ class _Job:
             raise DivergenceError(what, why=error.why, fix=f"{error.fix}; last good state: {last}") from None
 
     def save_state(self) -> None:
-        """Write what a later start needs to go on from here to the same bits."""
-        self.folder.save(self.state, seconds=self.seconds)
+        """Write what a later start needs to go on from here to the same bits, on any number of processes."""
+        if self.leads:
+            self.folder.save(self.state, seconds=self.seconds)
 
     @property
     def published(self) -> list[Path]:

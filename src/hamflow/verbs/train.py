@@ -34,12 +34,25 @@ def run(options: argparse.Namespace) -> None:
     data = arguments.path(options, "data", place.data if place else None)
     seed = arguments.seed(options, place)
     parents = _parents(options, spec, place)
-    with exclusive(output / ".training") as waited:
-        if waited and _is_trained(output, spec, seed):
-            print(f"{output} was trained meanwhile by the other process", flush=True)
-        else:
-            with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
-                _train_alone(spec, data, seed, output, options, parents)
+    from hamflow.training import ranks
+    from hamflow.training.interruption import EXIT_CODE, Interrupted
+    from hamflow.verbs._training import follow
+
+    with ranks.joined():
+        try:
+            if ranks.place()[0] > 0:
+                follow(spec, data, seed, output, options.device, parents)
+                return
+            with exclusive(output / ".training") as waited:
+                if waited and _is_trained(output, spec, seed):
+                    ranks.any_of(False)
+                    print(f"{output} was trained meanwhile by the other process", flush=True)
+                else:
+                    with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
+                        _train(spec, data, seed, output, options, parents)
+        except Interrupted as interruption:
+            print(interruption, file=sys.stderr)
+            sys.exit(EXIT_CODE)
 
 
 def _parents(options: argparse.Namespace, spec: config.Config, place: Run | None) -> dict[str, Path]:
@@ -62,12 +75,12 @@ def _is_trained(output: Path, spec: config.Config, seed: int) -> bool:
     return (metadata.get("spec"), metadata.get("seed")) == (spec, seed)
 
 
-def _train_alone(
+def _train(
     spec: config.Config, data: Path, seed: int, output: Path, options: argparse.Namespace, parents: dict[str, Path]
 ) -> None:
     """Train, and pass on every report to MLflow where there is a store."""
     from hamflow.tracking import RunStream
-    from hamflow.training.interruption import EXIT_CODE, Interrupted
+    from hamflow.training.interruption import Interrupted
     from hamflow.verbs._training import train
 
     place = Run.of(output)
@@ -82,7 +95,6 @@ def _train_alone(
     with stream:
         try:
             train(spec, data, seed, output, options.device, stream.log, options.keep, parents)
-        except Interrupted as interruption:
-            print(interruption, file=sys.stderr)
+        except Interrupted:
             stream.close("KILLED")
-            sys.exit(EXIT_CODE)
+            raise

@@ -1,0 +1,70 @@
+"""Several processes, started by torchrun, train as one does; a training goes on with another number of them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hamflow import config
+from hamflow.files import load_tensors
+from hamflow.tracking import read_jsonl
+
+
+@pytest.fixture
+def spec(tiny_config):
+    spec = config.training_spec(tiny_config, "checkerboard", "edm")
+    spec["training"] |= {"train_kimg": 12.8, "batch": 257, "report_kimg": 0.257, "state_kimg": 0.257}
+    return spec
+
+
+def command(spec, data, output, processes):
+    """`hamflow train`, by itself or under torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    words = ["train", "--spec", json.dumps(spec), "--data", str(data), "--output", str(output), "--device", "cpu"]
+    return [sys.executable, *torchrun, "-m", "hamflow.cli", *words]
+
+
+def run(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def assert_same(folder, other):
+    tensors, expected = (load_tensors(place / "model.safetensors")[0] for place in (folder, other))
+    for name, value in expected.items():
+        torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-6)
+    losses, expected = ([record["loss"] for record in read_jsonl(place / "train.jsonl")] for place in (folder, other))
+    assert losses == pytest.approx(expected, abs=1e-6)
+
+
+def test_two_processes_are_as_one_and_one_goes_on_from_two(spec, prepared, tmp_path):
+    data = prepared / "checkerboard"
+    run(spec, data, tmp_path / "one", 1)
+    said = run(spec, data, tmp_path / "two", 2)
+    assert said.count("shared by 2 processes") == 1
+    assert_same(tmp_path / "two", tmp_path / "one")
+
+    stopped = tmp_path / "stopped"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command(spec, data, stopped, 2), stdout=log, stderr=log)
+        while not list(stopped.glob("state/*/state.safetensors")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) != 0
+    assert "state saved at" in (tmp_path / "log").read_text()
+    assert not (stopped / "model.safetensors").exists()
+    assert "resumed at" in run(spec, data, stopped, 1)
+    assert_same(stopped, tmp_path / "one")
+
+
+def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_path):
+    spec["training"]["batch"] = 1
+    done = subprocess.run(command(spec, prepared / "checkerboard", tmp_path, 2), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "`training.batch` = 1 cannot be shared by 2 processes" in done.stderr
