@@ -16,10 +16,14 @@ class Base(nn.Module):
     """pi(q, p) = pi_q(q) pi_p(p).
 
     Attributes:
-        d: coordinates of q.
+        d: coordinates of q. free: dimensions of the space of q on which it is a law; d, or fewer.
     """
 
     d: int
+
+    @property
+    def free(self) -> int:
+        return self.d
 
     def draw(self, noise_q: Tensor, noise_p: Tensor) -> tuple[Tensor, Tensor]:
         """A state from two unit normal tensors [N, d]."""
@@ -64,7 +68,7 @@ class SoftUniform(Base):
     can be inverted: e^bx = (E - 1) / (e^bh - E e^-bh), E = e^2bhu, for u uniform.
 
     Args:
-        d: coordinates. half: h at first, learned, of positions and of momenta. sharpness: b h, the edges' width being h / (b h).
+        d: coordinates. half: h at first, learned, one for positions and one for momenta. sharpness: b h; larger: sharper edges.
     Source: the base law of arXiv:1909.13789 is of this kind; the integral is derived, theory 9.4.
     """
 
@@ -106,19 +110,23 @@ class MeanFreeNormal(Base):
         super().__init__()
         if particles < 2 or d % particles:
             raise ConfigurationError(
-                f"a mean-free law needs at least 2 particles, equally many coordinates each; got {particles} for {d} coordinates",
+                f"a mean-free law needs at least 2 particles, equally many coordinates each; got {particles} of {d}",
                 why="one particle without its mean is nothing",
                 fix="set `particles`, or use another base law",
             )
         self.d, self.particles = d, particles
         self.log_q, self.log_p = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
 
+    @property
+    def free(self) -> int:
+        return self.d - self.d // self.particles
+
     def draw(self, noise_q: Tensor, noise_p: Tensor) -> tuple[Tensor, Tensor]:
         return self.log_q.exp() * centred(noise_q, self.particles), self.log_p.exp() * centred(noise_p, self.particles)
 
     def log_prob(self, q: Tensor, p: Tensor) -> Tensor:
         q, p = centred(q, self.particles), centred(p, self.particles)
-        free = self.d - self.d // self.particles
+        free = self.free
         squares = q.square().sum(1) * torch.exp(-2 * self.log_q) + p.square().sum(1) * torch.exp(-2 * self.log_p)
         return log_normal(squares, free * (self.log_q + self.log_p), 2 * free)
 

@@ -27,13 +27,12 @@ class CartesianEncoder(Encoder):
         super().__init__()
         self.d, self.full = d, full
         self.below = torch.tril_indices(d, d, -1)
-        self.network = perceptron(d + 1, 2 * d + (self.below.shape[1] if full else 0), width, depth)
+        self.sizes = [d, d, self.below.shape[1] if full else 0]
+        self.network = perceptron(d + 1, sum(self.sizes), width, depth)
 
     def forward(self, q: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         r = (q.square().sum(1, keepdim=True) + SMOOTH).sqrt()
-        mean, logs, corner = self.network(torch.cat([q, r], 1)).split(
-            [self.d, self.d, self.network[-1].out_features - 2 * self.d], 1
-        )
+        mean, logs, corner = self.network(torch.cat([q, r], 1)).split(self.sizes, 1)
         spread = logs.exp() * noise
         if self.full:
             lower = q.new_zeros(len(q), self.d, self.d)

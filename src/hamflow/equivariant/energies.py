@@ -5,7 +5,6 @@ A gradient is computed without automatic differentiation, so that training needs
 
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,6 +13,8 @@ from torch.nn import functional
 
 LIMIT = 8.0  # of the stiffness of a radial or pairwise energy: without a bound trajectories leave the finite numbers
 SMOOTH = 1e-6  # added to squared distances: a distance itself has no derivative at 0
+SPACING, STEPS = 0.25, 12  # of the soft steps of a distance that f sees, in units of the data's spread: narrow rings need them
+REACH = 3.0  # the distance beyond which f hardly changes
 NODES = 64  # of the quadrature along a radius
 
 
@@ -92,7 +93,7 @@ class Stiffness(nn.Module):
     def __init__(self, width: int, depth: int, gain: float, offset: float):
         super().__init__()
         self.offset = offset
-        sizes = [2, *depth * [width]]
+        sizes = [1 + STEPS, *depth * [width]]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(sizes):
             layers += [nn.Linear(a, b), nn.SiLU()]
@@ -103,15 +104,16 @@ class Stiffness(nn.Module):
 
     def forward(self, square: Tensor) -> Tensor:
         """f of the squared distance, [...] -> [...]."""
-        r = (square + SMOOTH).sqrt()
-        value = self.network(torch.stack([torch.tanh(r), torch.tanh(r / 3)], -1))[..., 0]
+        r = (square + SMOOTH).sqrt()[..., None]
+        steps = torch.tanh((r - SPACING * torch.arange(STEPS).to(r)) / SPACING)
+        value = self.network(torch.cat([torch.tanh(r / REACH), steps], -1))[..., 0]
         return self.offset + LIMIT * torch.tanh(value / LIMIT)
 
     def energy(self, square: Tensor) -> Tensor:
-        """int_0^r f(s) s ds, by Gauss and Legendre's quadrature."""
+        """int_0^r f(s) s ds = r^2 int_0^1 f(r y) y dy, by Gauss and Legendre's quadrature."""
         nodes, weights = (torch.from_numpy(part).to(square) for part in np.polynomial.legendre.leggauss(NODES))
-        at = square[..., None].sqrt() * (nodes + 1) / 2
-        return (self.forward(at.square()) * at * weights).sum(-1) * square.sqrt() / 2
+        y = (nodes + 1) / 2
+        return square * (self.forward(square[..., None] * y.square()) * y * weights).sum(-1) / 2
 
 
 class RadialEnergy(Energy):
@@ -176,6 +178,3 @@ def perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequenti
 def log_normal(squares: Tensor, log_scales: Tensor, dimension: int) -> Tensor:
     """ln N of a normal vector: from |z|^2 of its unit form [N], and the logarithm of its volume factor [N] or scalar."""
     return -0.5 * squares - log_scales - 0.5 * dimension * math.log(2 * math.pi)
-
-
-Build = Callable[[bool], Energy]  # quadratic -> a new energy

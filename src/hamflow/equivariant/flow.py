@@ -51,15 +51,13 @@ class HamiltonianSequence(nn.Module):
 
     def forward(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """Phi(q, p), [N, d] each."""
-        for _, q, p in self.visited(q, p):
-            pass
-        return q, p
+        *_, (_, q_end, p_end) = self.visited(q, p)
+        return q_end, p_end
 
     def inverse(self, q: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """Phi^-1(q, p), [N, d] each."""
-        for _, q, p in self.visited(q, p, backwards=True):
-            pass
-        return q, p
+        *_, (_, q_start, p_start) = self.visited(q, p, backwards=True)
+        return q_start, p_start
 
     def visited(self, q: Tensor, p: Tensor, backwards: bool = False) -> Iterator[tuple[Hamiltonian, Tensor, Tensor]]:
         """(H_i, q, p) after every step of the integrator, H_i the Hamiltonian of that step."""
@@ -99,7 +97,7 @@ class HamiltonianDensity(nn.Module):
         """(q [S N, d], p [S N, d], ln h(p | q) of x's own units [S, N]): the states that the bound follows backwards."""
         q = (x / self.unit).expand(noise.shape).flatten(0, 1)
         p, log_h = self.encoder(q, noise.flatten(0, 1))
-        return q, p, log_h.view(noise.shape[:2]) + x.shape[1] * math.log(self.unit)
+        return q, p, log_h.view(noise.shape[:2]) + self.base.free * math.log(self.unit)
 
     def bound(self, x: Tensor, noise: Tensor) -> Tensor:
         """The importance-weighted lower bound of ln p(x), [N], nats: with S = 1 the ELBO; it rises with S towards ln p.
