@@ -35,6 +35,7 @@ ENERGIES = {
     "quadratic": lambda: Quadratic(),
     "network": lambda: NetworkEnergy(4, 16),
     "network+quadratic": lambda: NetworkEnergy(4, 16, 3, quadratic=True),
+    "network of distances": lambda: NetworkEnergy(4, 16, distance=True),
     "radial": lambda: RadialEnergy(16, gain=2.0, quadratic=True),
     "pairwise": lambda: PairwiseEnergy(2, 16),
 }

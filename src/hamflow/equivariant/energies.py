@@ -52,31 +52,37 @@ class NetworkEnergy(Energy):
 
     Args:
         d: coordinates. width, depth: of the hidden layers.
-        gain: factor on the initial weights. With torch's own (1) the forces are so small that the best isotropic normal law,
+        gain: factor on the initial weights (with `distance`, on the last layer's). With torch's own (1) the forces are so small that the best isotropic normal law,
             a stationary point of the bound by symmetry, holds the training fast (theory 9.6).
         quadratic: add |x|^2 / 2, so that momenta move positions from the first step.
+        distance: it sees soft steps of |x| beside x.
     """
 
-    def __init__(self, d: int, width: int = 64, depth: int = 2, gain: float = 3.0, quadratic: bool = False):
+    def __init__(
+        self, d: int, width: int = 64, depth: int = 2, gain: float = 3.0, quadratic: bool = False, distance: bool = False
+    ):
         super().__init__()
-        sizes = [d, *depth * [width]]
+        self.d, self.distance = d, distance
+        sizes = [d + distance * (1 + STEPS), *depth * [width]]
         layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
         self.last = nn.Linear(width, 1, bias=False)
         self.quadratic = float(quadratic)
         with torch.no_grad():
-            for layer in (*layers, self.last):
+            for layer in (self.last, *([] if distance else layers)):
                 layer.weight.mul_(gain)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x
+        h = torch.cat([x, soft_steps((x.square().sum(1, keepdim=True) + SMOOTH).sqrt())], 1) if self.distance else x
         for layer in self.layers:
             h = functional.softplus(layer(h))
         return self.last(h)[:, 0] + self.quadratic / 2 * x.square().sum(1)
 
     def gradient(self, x: Tensor) -> Tensor:
         """The chain rule backwards through the layers: softplus' is the logistic function."""
-        h, slopes = x, []
+        r = (x.square().sum(1, keepdim=True) + SMOOTH).sqrt()
+        seen = soft_steps(r)
+        h, slopes = torch.cat([x, seen], 1) if self.distance else x, []
         for layer in self.layers:
             before = layer(h)
             slopes.append(torch.sigmoid(before))
@@ -84,7 +90,16 @@ class NetworkEnergy(Energy):
         back = self.last.weight.expand(len(x), -1)
         for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
             back = (back * slope) @ layer.weight  # type: ignore[operator]  # a list of linear layers
+        if self.distance:  # tanh' = 1 - tanh^2, and d|x| / dx = x / |x|
+            widths = torch.tensor([REACH, *STEPS * [SPACING]]).to(x)
+            back, steps = back.split([self.d, 1 + STEPS], 1)
+            back = back + (steps * (1 - seen.square()) / widths).sum(1, keepdim=True) * x / r
         return back + self.quadratic * x
+
+
+def soft_steps(r: Tensor) -> Tensor:
+    """What a network sees of a distance, [..., 1] -> [..., 1 + STEPS]: narrow structure needs more than r itself."""
+    return torch.cat([torch.tanh(r / REACH), torch.tanh((r - SPACING * torch.arange(STEPS).to(r)) / SPACING)], -1)
 
 
 class Stiffness(nn.Module):
@@ -105,8 +120,7 @@ class Stiffness(nn.Module):
     def forward(self, square: Tensor) -> Tensor:
         """f of the squared distance, [...] -> [...]."""
         r = (square + SMOOTH).sqrt()[..., None]
-        steps = torch.tanh((r - SPACING * torch.arange(STEPS).to(r)) / SPACING)
-        value = self.network(torch.cat([torch.tanh(r / REACH), steps], -1))[..., 0]
+        value = self.network(soft_steps(r))[..., 0]
         return self.offset + LIMIT * torch.tanh(value / LIMIT)
 
     def energy(self, square: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hamflow import draws
 from hamflow.dynamics import SCHEMES
-from hamflow.equivariant.bases import BASES
+from hamflow.equivariant.bases import BASES, centred
 from hamflow.equivariant.constraints import Multiplier, asymmetry, check_base, check_flow, constrained
 from hamflow.equivariant.encoders import CartesianEncoder, Encoder, ParticleEncoder, RadialEncoder
 from hamflow.equivariant.energies import Energy, NetworkEnergy, PairwiseEnergy, Quadratic, RadialEnergy
@@ -42,6 +42,8 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
         hamiltonians, steps, step, scheme: how many in a row, integrator steps under each, their length at first, the scheme.
         kinetic: learned, or quadratic, |p|^2 / 2m with m learned, of which U alone bends the trajectories.
         width, depth: of every network. gain: on the initial weights of the energies; below 2 the flow may stay the identity.
+        features: what an energy without hard constraint sees of q: plain, q alone; distance, also soft steps of |q|, as the
+            radial energies of a hard one do, so that all three can make narrow rings.
         base: normal; soft_uniform; mean_free (particles only).
         encoder: of the momenta: diagonal or full normal law, or radial (in the frame of q/|q|), or particles.
         momenta: a datum in the training bound; 1: ELBO.
@@ -63,6 +65,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     width: Annotated[int, Meta(ge=1, le=65536)] = 64
     depth: Annotated[int, Meta(ge=1, le=64)] = 2
     gain: Positive = 3.0
+    features: Literal["plain", "distance"] = "distance"
     base: Literal[tuple(BASES)] = "normal"  # type: ignore[valid-type]
     encoder: Literal["diagonal", "full", "radial", "particles"] = "full"
     momenta: Count = 1
@@ -119,7 +122,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     def _energy(self, d: int, quadratic: bool) -> Energy:
         form = (self.width, self.depth, self.gain, quadratic)
         if self.constraint != "hard":
-            return NetworkEnergy(d, *form)
+            return NetworkEnergy(d, *form, distance=self.features == "distance")
         return RadialEnergy(*form) if self.particles == 1 else PairwiseEnergy(self.particles, *form)
 
     def _encoder(self, d: int) -> Encoder:
@@ -193,7 +196,11 @@ class EquivariantObjective(Objective):
 
     def _look_at(self, x: Tensor) -> None:
         """Warn of data that surely lack the symmetry: the bound would suffer from it."""
+        relative = self.method.base == "mean_free"  # a law of relative positions, which translations leave alone
+        x = centred(x, self.method.particles) if relative else x
         for generator in self.generators:
+            if relative and not bool(generator.matrix.any()):
+                continue
             if not self._said and (score := asymmetry(generator, x / self.density.unit)) > SURE:
                 self._said = True
                 warnings.warn(
