@@ -52,8 +52,9 @@ class NetworkEnergy(Energy):
 
     Args:
         d: coordinates. width, depth: of the hidden layers.
-        gain: factor on the initial weights (with `distance`, on the last layer's). With torch's own (1) the forces are so small that the best isotropic normal law,
-            a stationary point of the bound by symmetry, holds the training fast (theory 9.6).
+        gain: factor on the initial weights (with `distance`, on those of the last layer). With torch's own (1) the forces are
+            so small that the best isotropic normal law, a stationary point of the bound by symmetry, holds the training fast
+            (theory 9.6).
         quadratic: add |x|^2 / 2, so that momenta move positions from the first step.
         distance: it sees soft steps of |x| beside x.
     """
