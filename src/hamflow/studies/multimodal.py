@@ -137,7 +137,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
             axes.set_title(title)
         potential = np.asarray(result["potential"])
         panels[0, 2].contourf(axis, axis, np.minimum(potential, np.quantile(potential, 0.8)), levels=18, cmap="viridis")
-        panels[0, 2].plot(*np.asarray(result["modes"]).T, "x", color="white", label="modes of the data")
+        panels[0, 2].plot(*np.asarray(result["modes"]).T, "X", mfc="white", mec=style.INK, label="modes of the data")
         if result["minima"]:
             panels[0, 2].plot(*np.asarray(result["minima"]).T, "o", mfc="none", color=style.HAMILTONIAN, label="minima of $U$")
         panels[0, 2].legend(loc="upper right", labelcolor=style.INK, frameon=True)
@@ -148,7 +148,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
         for axes in (*panels[0, 3:], *panels[1, len(stages) :]):
             axes.set_axis_off()
         for axes in panels.ravel():
-            axes.set_aspect("equal")
+            axes.set(aspect="equal", xlim=axis[[0, -1]], ylim=axis[[0, -1]])
             axes.grid(False)
         far = "no minima" if None in result["distance_of_modes"] else f"{max(result['distance_of_modes']):.2f}"
         figure.suptitle(
