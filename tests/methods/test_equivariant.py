@@ -39,12 +39,20 @@ def rings(n, seed=0):
     return RingsDensity().sample(n, np.random.default_rng(seed)).float()
 
 
+def triangles(n, seed=0):
+    """Three particles in the plane at the corners of a triangle that is turned at random, but for noise."""
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(0, 2 * np.pi, (n, 1)) + 2 * np.pi / 3 * np.arange(3)
+    corners = 2.5 * np.stack([np.cos(angles), np.sin(angles)], 2) + 0.3 * rng.standard_normal((n, 3, 2))
+    return torch.from_numpy(corners.reshape(n, 6)).float()
+
+
 def facts_of(options):
     return replace(FACTS, shape=(6,)) if "particles" in options else FACTS
 
 
 def rows_of(options, n=600):
-    return Samples(torch.cat([rings(n, seed) for seed in range(3)], 1) if "particles" in options else rings(n))
+    return Samples(triangles(n) if "particles" in options else rings(n))
 
 
 def build(options, facts=FACTS, seed=0):
