@@ -51,7 +51,7 @@ class Spec(Options, kw_only=True, frozen=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     method: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=lambda: {"encoder": "radial"})
     soft: Annotated[dict[str, Any], some(EquivariantFlow)] = field(
-        default_factory=lambda: {"tolerance": 3e-4, "multiplier": 1.0, "limit": 1e3}
+        default_factory=lambda: {"tolerance": 3e-6, "multiplier": 10.0, "limit": 1e4}
     )
     training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=dict)
     momenta: Count = 64
