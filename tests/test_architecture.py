@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "hamflow"
 SCIENCE = {
     *("laws", "dynamics", "flows", "parameterisation", "networks", "training"),
-    *("methods", "sampling", "score", "metrics", "data"),
+    *("methods", "sampling", "score", "metrics", "equivariant", "data"),
 }
 HOUSE = ["pipeline", "tracking", "report", "studies", "verbs", "cli"]  # each uses those before it, and the science
 PLUMBING = {"draws", "registry", "config", "runtime", "errors", "progress", "files"}  # beside the rooms, used by all

@@ -12,6 +12,7 @@ _SUBPACKAGES = (
     "config",
     "data",
     "dynamics",
+    "equivariant",
     "flows",
     "methods",
     "metrics",

@@ -10,7 +10,7 @@ from hamflow.cli import main
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.pipeline.paths import Preset
-from hamflow.studies import about, figure, gradients, names, run
+from hamflow.studies import about, figure, gradients, multimodal, names, run
 from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "small", "width": 32, "depth": 2}
@@ -46,6 +46,22 @@ TINY = {
     },
     "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
     "reflection": {"points": 100},
+    "symmetry": {
+        "sizes": [0, 50],
+        "seeds": 2,
+        "method": {"encoder": "radial", "width": 8, "steps": 1, "hamiltonians": 1},
+        "training": {"train_kimg": 0.64, "batch": 64},
+        "momenta": 2,
+        "evaluation": 100,
+        "reports": 2,
+    },
+    "multimodal": {
+        "method": {"kinetic": "quadratic", "width": 16, "steps": 2},
+        "training": {"train_kimg": 2.56, "batch": 128},
+        "samples": 200,
+        "momenta": 16,
+        "grid": 41,
+    },
 }
 PARAMETERS = {"preset": "toy", "studies": TINY}
 
@@ -113,6 +129,37 @@ def test_comparison_has_every_method_at_both_budgets(results):
         assert rows[method, "time"]["steps"] == updates  # 20 updates at a cost of 5 fill the time
         assert rows[method, "time"]["time"] == pytest.approx(1, abs=0.01)
     assert content["training"]["cpu_milliseconds_an_update"].keys() == {method for method, _ in rows}
+
+
+def test_symmetry_has_a_row_for_each_constraint_and_size(results):
+    content = read_json(results / "symmetry.json")
+    assert [(row["size"], row["constraint"]) for row in content["rows"]] == [
+        (size, constraint) for size in (0, 50) for constraint in ("none", "soft", "hard")
+    ]
+    for row in content["rows"]:
+        assert row["elbo"]["mean"] == pytest.approx(np.mean([one["elbo"] for one in row["runs"]]))
+        assert row["bound"]["std"] == pytest.approx(np.std([one["bound"] for one in row["runs"]], ddof=1))
+        assert [point["step"] for one in row["runs"] for point in one["curve"]] == [5, 10] * 2
+        assert row["elbo"]["mean"] > content["floor"]
+    hard, free = (np.mean([r["residual"]["mean"] for r in content["rows"] if r["constraint"] == c]) for c in ("hard", "none"))
+    assert hard < 1e-10 < free
+
+
+def test_the_learned_density_of_the_modes_integrates_to_one(results):
+    """Importance weights whose mean is p(x) give a bound that integrates to a little less."""
+    content = read_json(results / "multimodal.json")
+    assert content["integral"] == pytest.approx(1, abs=0.1)
+    assert content["gap"] > 0
+    assert len(content["distance_of_modes"]) == 4
+    assert len(content["clouds"]) == 3  # the base law and two Hamiltonians
+
+
+def test_local_minima_are_found_on_the_grid():
+    axis = np.linspace(-2, 2, 41)
+    x, y = np.meshgrid(axis, axis)
+    double_well = (x**2 - 1) ** 2 + (y - 0.5) ** 2
+    found = multimodal.local_minima(axis, double_well)
+    np.testing.assert_allclose(found[found[:, 0].argsort()], [[-1, 0.5], [1, 0.5]], atol=1e-9)
 
 
 @pytest.fixture
