@@ -9,6 +9,8 @@ from hamflow.laws.mixtures import GaussianMixture
 OPTIONS = {
     "diffusion": [{"horizon": 80.0}],
     "oscillation": [{"alpha": 1.0}, {"alpha": 1.7}],
+    "pfgm": [{"degrees": 1.0}, {"degrees": 3.0}, {"degrees": "infinity"}],
+    "oscillation_student": [{"degrees": 3.0, "alpha": 1.7}],
     "reflection": [{"low": -2.0, "high": 3.0, "speed": 1.5}],
 }
 
@@ -22,6 +24,10 @@ def linear_flows():
     return [flow for flow in every_flow() if isinstance(flow, flows.LinearFlow)]
 
 
+def gaussian_flows():
+    return [flow for flow in every_flow() if isinstance(flow, flows.GaussianFlow)]
+
+
 def identify(flow):
     return "-".join([flow.name, *(f"{key}{value}" for key, value in flow.options.items())])
 
@@ -31,6 +37,8 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("flow", every_flow(), ids=identify)
     if "linear" in metafunc.fixturenames:
         metafunc.parametrize("linear", linear_flows(), ids=identify)
+    if "gaussian" in metafunc.fixturenames:
+        metafunc.parametrize("gaussian", gaussian_flows(), ids=identify)
 
 
 @pytest.fixture

@@ -41,6 +41,11 @@ class HamiltonianFlow(ABC):
         """The noise that `couple` and `terminal` take, [n, *shape]: unit normal, unless a flow says otherwise."""
         return draw.normal("noise", shape)
 
+    @property
+    def has_variance(self) -> bool:
+        """Whether E|v_t|^2 is finite, as the plain velocity loss asks for."""
+        return True
+
     @abstractmethod
     def force(self, x: Tensor, t: float | Tensor) -> Tensor:
         """F(x, t), shaped like x; between walls if the flow has any, see `confine`."""
@@ -106,6 +111,14 @@ class LinearFlow(HamiltonianFlow):
         a, b, _, _ = self._at(t, x)
         return x / torch.sqrt((a * sigma_data) ** 2 + b**2)
 
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """The noise as a mixture of N(0, s_j^2 I): (weights, s), float64 [J] each, for closed forms; (1, 1) if it is normal."""
+        return torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+    def widening(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor | float:
+        """About how much wider than N(0, I) the noise within x_t is, [N] or a number: 1, unless its law has heavy tails."""
+        return 1.0
+
     def denoiser_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
         """D_t(x) = E[x_0 | x_t = x] from V(x, t); regular for every t."""
         _, b, _, b_dot = self._at(t, x)
@@ -150,11 +163,21 @@ class GaussianFlow(LinearFlow):
         return self.velocity_from_noise(x, -b * score, t)
 
 
-def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tensor, t: Tensor) -> Tensor:
+def velocity_loss(
+    predict: Velocity,
+    flow: HamiltonianFlow,
+    x0: Tensor,
+    v0: Tensor,
+    t: Tensor,
+    weight: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """Mean over coordinates of |V(x_t, t) - v_t|^2, a sample; its minimiser is E[v_t | x_t]. Noise and times are arguments.
 
+    Args:
+        weight: (x_t, t) -> [N], a factor > 0 of each sample's loss, which leaves the minimiser as it is; None: 1.
     Returns: [N].
     Source: regression form of the Hamiltonian velocity predictor (arXiv:2410.20470); theory 2.1.
     """
     x_t, v_t = flow.push(x0, v0, t)
-    return (predict(x_t, t) - v_t).square().flatten(1).mean(1)
+    loss = (predict(x_t, t) - v_t).square().flatten(1).mean(1)
+    return loss if weight is None else weight(x_t, t) * loss

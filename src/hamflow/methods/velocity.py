@@ -93,7 +93,7 @@ class VelocityObjective(Objective):
             with torch.autocast("cuda", torch.bfloat16) if x_t.is_cuda else nullcontext():
                 return field(x_t, t, label).float()  # the loss itself stays in float32
 
-        return field.parameterisation.weight(t) * velocity_loss(predict, field.flow, x0, v0, t)
+        return velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight)
 
 
 class FlowGenerator:
@@ -128,13 +128,13 @@ class FlowGenerator:
         Source: Tweedie's formula, D = y + sigma^2 score.
         """
         if not isinstance(self.flow, GaussianFlow):
-            raise NotOffered(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
+            raise NotOffered(f"flow '{self.flow.name}' implies no denoiser of normal noise: its velocity determines none")
         return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
 
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive)."""
         steps, how = steps_for(sampler, nfe), self.sampling
-        times = time_grid(self.flow, steps if isinstance(steps, int) else 1, how.grid, how.rho, how.sigma_min, how.sigma_max)
+        times = time_grid(self.flow, steps if isinstance(steps, int) else 2, how.grid, how.rho, how.sigma_min, how.sigma_max)
         if label is None and self.classes:
             label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
