@@ -32,15 +32,15 @@ class EDM(Parameterisation):
                 fix="use 'velocity': with alpha = 1/sigma_data the oscillation flow needs no preconditioning at all",
             )
         super().__init__(flow, sigma_data)
-        self.widening = lambda x, t: flow.widening(x, t, sigma_data)
+        self.flow: FreeFlight = flow
 
     def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
-        width = self.widening(x, t)
+        width = self.flow.widening(x, t, self.sigma_data)
         sigma = broadcast(t * width, x)
         spread = torch.sqrt(sigma**2 + self.sigma_data**2)
         inner = network(x / spread, self.noise_label(x, t * width), label)
         return broadcast(width, x) * (sigma / spread**2 * x - self.sigma_data / spread * inner)
 
     def weight(self, x: Tensor, t: Tensor) -> Tensor:
-        width = self.widening(x, t)
+        width = self.flow.widening(x, t, self.sigma_data)
         return ((t * width) ** 2 + self.sigma_data**2) / self.sigma_data**2 / width**2
