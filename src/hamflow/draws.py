@@ -47,6 +47,9 @@ class Draw(Protocol):
     def uniform(self, name: str) -> Tensor:
         """Numbers in (0, 1), float64 [n]."""
 
+    def chi_square(self, name: str, degrees: float) -> Tensor:
+        """Chi-square numbers with that many degrees of freedom (> 0), float64 [n]."""
+
 
 class BatchDraws:
     """The draws of some rows of a batch: drawn for the whole batch, so that they depend on no microbatch and no rank.
@@ -95,6 +98,17 @@ class BatchDraws:
             self._whole[name] = (order + u.clamp(min=1e-9)) / self.batch
         return self._whole[name][self._rows]
 
+    def chi_square(self, name: str, degrees: float) -> Tensor:
+        """Chi-square numbers with that many degrees of freedom (> 0), float64 [n]."""
+        if name not in self._whole:
+            shape = torch.full((self.batch,), degrees / 2, dtype=torch.float64, device=self.device)
+            if self.device.type == "cuda":
+                self._whole[name] = 2 * torch._standard_gamma(shape, generator=self._on_device(name))
+            else:
+                rng = generator(self.seed, *self.names, name)
+                self._whole[name] = torch.from_numpy(2 * rng.standard_gamma(shape.numpy()))
+        return self._whole[name][self._rows]
+
     def _on_device(self, name: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(key(self.seed, *self.names, name) % 2**63)
 
@@ -117,6 +131,11 @@ class SampleDraws:
     def uniform(self, name: str) -> Tensor:
         """Numbers in (0, 1), float64 [n], on the CPU."""
         rows = [generator(seed, "sample", name).uniform(1e-9, 1) for seed in self.seeds]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def chi_square(self, name: str, degrees: float) -> Tensor:
+        """Chi-square numbers with that many degrees of freedom (> 0), float64 [n], on the CPU."""
+        rows = [2 * generator(seed, "sample", name).standard_gamma(degrees / 2) for seed in self.seeds]
         return torch.tensor(rows, dtype=torch.float64)
 
 

@@ -54,26 +54,36 @@ def test_the_coefficients_are_those_of_the_motion(linear, data, noise):
     torch.testing.assert_close(pushed, (a * data + b * noise, a_dot * data + b_dot * noise), rtol=0, atol=1e-12)
 
 
-def test_velocity_denoiser_noise_and_score_agree_with_the_mixtures(linear, mixture):
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def test_velocity_denoiser_and_noise_agree_with_the_mixtures(linear, mixture):
     x = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
     for t in inner_times(linear):
-        a, b, _, _ = (float(c) for c in linear.coefficients(torch.tensor(t, dtype=torch.float64)))
         velocity = mixture.velocity_under(linear)(x, t)
-        denoised = mixture.denoise(x / a, b / a)
+        denoised, noise = (mixture.mean_under(linear, x, t, target) for target in ((1.0, 0.0), (0.0, 1.0)))
+        torch.testing.assert_close(linear.denoiser_from_velocity(x, velocity, t), denoised, **EXACT)
+        torch.testing.assert_close(linear.noise_from_velocity(x, velocity, t), noise, **EXACT)
+        torch.testing.assert_close(linear.velocity_from_denoiser(x, denoised, t), velocity, **EXACT)
+        torch.testing.assert_close(linear.velocity_from_noise(x, noise, t), velocity, **EXACT)
+
+
+def test_velocity_denoiser_noise_and_score_agree_with_the_mixtures(gaussian, mixture):
+    x = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
+    for t in inner_times(gaussian):
+        a, b, _, _ = (float(c) for c in gaussian.coefficients(torch.tensor(t, dtype=torch.float64)))
+        velocity = mixture.velocity_under(gaussian)(x, t)
         score = mixture.scaled(a).smoothed(b).score(x)
-        exact = {"rtol": 1e-10, "atol": 1e-10}
-        torch.testing.assert_close(linear.denoiser_from_velocity(x, velocity, t), denoised, **exact)
-        torch.testing.assert_close(linear.score_from_velocity(x, velocity, t), score, **exact)
-        torch.testing.assert_close(linear.noise_from_velocity(x, velocity, t), -b * score, **exact)
-        torch.testing.assert_close(linear.velocity_from_denoiser(x, denoised, t), velocity, **exact)
-        torch.testing.assert_close(linear.velocity_from_score(x, score, t), velocity, **exact)
-        torch.testing.assert_close(linear.velocity_from_noise(x, -b * score, t), velocity, **exact)
+        torch.testing.assert_close(gaussian.denoiser_from_velocity(x, velocity, t), mixture.denoise(x / a, b / a), **EXACT)
+        torch.testing.assert_close(gaussian.score_from_velocity(x, velocity, t), score, **EXACT)
+        torch.testing.assert_close(gaussian.noise_from_velocity(x, velocity, t), -b * score, **EXACT)
+        torch.testing.assert_close(gaussian.velocity_from_score(x, score, t), velocity, **EXACT)
 
 
-def test_the_smoothed_score_is_that_of_the_smoothed_mixture(linear, mixture):
+def test_the_smoothed_score_is_that_of_the_smoothed_mixture(gaussian, mixture):
     y = torch.linspace(-4, 4, 81, dtype=torch.float64)[:, None]
     for sigma in (0.05, 0.5, 5.0):
-        found = linear.smoothed_score(mixture.velocity_under(linear), y, sigma)
+        found = gaussian.smoothed_score(mixture.velocity_under(gaussian), y, sigma)
         torch.testing.assert_close(found, mixture.smoothed(sigma).score(y), rtol=1e-10, atol=1e-10)
 
 
@@ -88,8 +98,7 @@ def test_the_law_is_transported(linear, mixture):
     velocity = mixture.velocity_under(linear)
 
     def law(t):
-        a, b, _, _ = (float(c) for c in linear.coefficients(torch.tensor(t, dtype=torch.float64)))
-        return mixture.scaled(a).smoothed(b)
+        return mixture.carried_by(linear, t)
 
     for t in inner_times(linear):
         rate = central_difference(lambda h, t=t: law(t + h * linear.horizon).log_prob(x), 1e-4) / linear.horizon
@@ -98,19 +107,13 @@ def test_the_law_is_transported(linear, mixture):
         torch.testing.assert_close(rate + divergence + transport, torch.zeros(25).double(), atol=1e-8, rtol=0)
 
 
-def quantile_map(flow, mixture, x_T):
-    """The monotone map from the exact law of x_T to the data [derived: theory 4.2]."""
-    a, b, _, _ = (float(c) for c in flow.coefficients(torch.tensor(flow.horizon, dtype=torch.float64)))
-    last = mixture.scaled(a).smoothed(b) if a > 1e-12 else GaussianMixture([1.0], [0.0], [b])
-    return mixture.quantile(last.cdf(x_T))
-
-
 def test_running_backwards_is_the_quantile_map(linear, mixture):
     noise = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64)[:, None]
     x_T = linear.terminal(noise)
-    times = time_grid(linear, 400, "edm", sigma_min=1e-4)
+    times = time_grid(linear, 400, "edm", sigma_min=1e-7)  # the velocity of one degree jumps at t = 0
     x_0 = solve("rk4", mixture.velocity_under(linear), x_T, times)
-    torch.testing.assert_close(x_0, quantile_map(linear, mixture, x_T), rtol=0, atol=1e-7)
+    exact = mixture.quantile(mixture.carried_by(linear, linear.horizon).cdf(x_T))  # monotone [derived: theory 4.2]
+    torch.testing.assert_close(x_0, exact, rtol=0, atol=1e-7)
 
 
 def test_running_the_reflection_backwards_is_the_quantile_map():

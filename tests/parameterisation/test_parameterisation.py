@@ -36,7 +36,7 @@ def test_edm_equals_the_denoiser_of_the_paper(x, sigma):
 
 def test_edm_weights_make_the_velocity_loss_the_published_loss():
     sigma = torch.logspace(-3, 2, 20, dtype=torch.float64)
-    weight = parameterisation.build("edm", flows.build("diffusion"), SIGMA_DATA).weight(sigma)
+    weight = parameterisation.build("edm", flows.build("diffusion"), SIGMA_DATA).weight(sigma[:, None], sigma)
     published = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # on |D - x_0|^2 = sigma^2 |V - v_0|^2
     torch.testing.assert_close(weight, published * sigma**2)
 

@@ -29,8 +29,10 @@ def warped(steps):
     return 2 * (u + u**2) / 2
 
 
-def test_every_sampler_but_the_adaptive_one_has_an_order_and_a_budget():
-    assert set(names()) - set(FIXED) == {"dopri5"} == {name for name, solver in SOLVERS.items() if solver.slope == 0}
+def test_every_sampler_but_the_adaptive_ones_has_an_order_and_a_budget():
+    assert (
+        set(names()) - set(FIXED) == {"dopri5", "dopri5_log"} == {name for name, solver in SOLVERS.items() if solver.slope == 0}
+    )
 
 
 @pytest.mark.parametrize("sampler", FIXED)
@@ -129,6 +131,16 @@ def test_dopri5_meets_its_tolerance_and_reports_what_it_spent():
     torch.testing.assert_close(found, solve("rk4", pendulum_like, x, warped(2000)), rtol=0, atol=1e-4)
     assert 10 < velocity.count < 200
     assert steps_for("dopri5", "auto") == "auto"
+
+
+def test_dopri5_in_the_logarithm_of_time_meets_its_tolerance():
+    """x' = x / (t + 1e-3), of which (t + 1e-3) c is the solution, from 80 to 0 with the last step from 1e-3."""
+    velocity = count_evaluations(lambda x, t: x / (t + 1e-3))
+    times = torch.tensor([80.0, 1e-3, 0.0], dtype=torch.float64)
+    found = solve("dopri5_log", velocity, torch.full((1, 1), 80.001, dtype=torch.float64), times)
+    torch.testing.assert_close(found, torch.full((1, 1), 1e-3, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert steps_for("dopri5_log", "auto") == "auto"
+    assert velocity.count % 6 == 3  # 6 a step, 2 at the start, 1 in the last
 
 
 def every_flow():

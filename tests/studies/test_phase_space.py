@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hamflow import flows
-from hamflow.studies.phase_space import FLOWS, MIXTURE, Spec, backward_paths
+from hamflow.studies.phase_space import FLOWS, MIXTURE, REACH, TAILS, Drawn, Spec, backward_paths, draw, run
 
-ALL = pytest.mark.parametrize("flow", [flows.build(name, **o) for name, o in FLOWS.values()], ids=lambda f: f.name)
+SHOWN = [flows.build(name, **o) for name, o in FLOWS.values()]
+ALL = pytest.mark.parametrize("flow", [*SHOWN, flows.build("pfgm", degrees=3, horizon=TAILS)], ids=lambda f: f.name)
 
 
 @ALL
@@ -35,8 +36,23 @@ def test_velocity_is_the_mean_of_simulated_velocities(flow):
     n, t = 400_000, 0.6 * flow.horizon
     rng = np.random.default_rng(0)
     x0 = MIXTURE.sample(n, rng)
-    x, v = flow.push(x0, flow.couple(x0, torch.from_numpy(rng.standard_normal((n, 1)))), t)
+    x, v = flow.push(x0, flow.couple(x0, flow.noise(Drawn(rng, n), (1,))), t)
     for centre in torch.linspace(-2, 2, 9, dtype=torch.float64):
         chosen = (x[:, 0] - centre).abs() < 0.05
         exact = MIXTURE.velocity_under(flow)(x[chosen], t).mean()
         assert abs(v[chosen].mean() - exact) < 5 * v[chosen].std() / chosen.sum().sqrt()
+
+
+def test_the_fourth_panel_is_pfgm_and_leaves_the_others_as_they_are(tmp_path):
+    small = {"particles": 40, "trajectories": 5, "times": 61}
+    three, four = run(small), run(small | {"degrees": 1.0})
+    assert three["flows"] == four["flows"][:3]
+    assert "degrees" not in three["spec"]
+    heavy = four["flows"][3]
+    assert heavy["title"] == "PFGM"
+    levels = (torch.arange(5, dtype=torch.float64) + 0.5) / 5
+    ends = torch.tensor(heavy["solutions"][-1], dtype=torch.float64)
+    torch.testing.assert_close(ends, MIXTURE.quantile(levels), rtol=0, atol=2e-3)
+    draw(four, tmp_path / "four.png")
+    assert (tmp_path / "four.png").stat().st_size > 10_000
+    assert heavy["limits"] == [-REACH, REACH]

@@ -61,7 +61,7 @@ def interrupt_at(monkeypatch, stop):
     return step
 
 
-@pytest.mark.parametrize("method", ["edm", "reflection"])
+@pytest.mark.parametrize("method", ["edm", "reflection", "pfgm", "oscillation_coloured"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_config, prepared, tmp_path, monkeypatch, method):
     """With dropout, an average, gradient accumulation and a window of losses under way: all must come back."""
     spec = spec_of(tiny_config, method=method, microbatch=24, state_kimg=0.192, report_kimg=0.256)

@@ -37,9 +37,24 @@ class HamiltonianFlow(ABC):
         """Options with every `auto` replaced by the value that fits the data; see `hamflow.flows.resolve`."""
         return options
 
+    def for_shape(self, shape: tuple[int, ...]) -> "HamiltonianFlow":
+        """This flow, with room for the statistics of samples of a shape if it needs any; a torch module then holds them."""
+        return self
+
+    def measure(self, rows: Any) -> None:  # noqa: B027  most flows need none
+        """Take the statistics of the data that the flow needs, before the first step; rows: `hamflow.training.fit.Rows`."""
+
+    def check_measured(self) -> None:  # noqa: B027
+        """Raise ConfigurationError if statistics that the flow needs are absent or impossible."""
+
     def noise(self, draw: Draw, shape: tuple[int, ...]) -> Tensor:
         """The noise that `couple` and `terminal` take, [n, *shape]: unit normal, unless a flow says otherwise."""
         return draw.normal("noise", shape)
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether E|v_t|^2 is finite, as the plain velocity loss asks for."""
+        return True
 
     @abstractmethod
     def force(self, x: Tensor, t: float | Tensor) -> Tensor:
@@ -106,6 +121,14 @@ class LinearFlow(HamiltonianFlow):
         a, b, _, _ = self._at(t, x)
         return x / torch.sqrt((a * sigma_data) ** 2 + b**2)
 
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """The noise as a mixture of N(0, s_j^2 I): (weights, s), float64 [J] each, for closed forms; (1, 1) if it is normal."""
+        return torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+    def widening(self, x: Tensor, t: float | Tensor, sigma_data: float) -> Tensor | float:
+        """About how much wider than N(0, I) the noise within x_t is, [N] or a number: 1, unless its law has heavy tails."""
+        return 1.0
+
     def denoiser_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
         """D_t(x) = E[x_0 | x_t = x] from V(x, t); regular for every t."""
         _, b, _, b_dot = self._at(t, x)
@@ -132,7 +155,18 @@ class LinearFlow(HamiltonianFlow):
 
 
 class GaussianFlow(LinearFlow):
-    """A linear flow whose noise is n ~ N(0, I): then the score of the law of x_t is -E[n | x_t = x] / b (Tweedie)."""
+    """A linear flow whose noise is n ~ N(0, C): then the score of the law of x_t is -C^-1 E[n | x_t = x] / b (Tweedie).
+
+    C is the identity, unless a flow says otherwise.
+    """
+
+    def times_covariance(self, x: Tensor) -> Tensor:
+        """C x."""
+        return x
+
+    def over_covariance(self, x: Tensor) -> Tensor:
+        """C^-1 x."""
+        return x
 
     def smoothed_score(self, velocity: Velocity, y: Tensor, sigma: float | Tensor) -> Tensor:
         t = self.time(torch.as_tensor(sigma, dtype=y.dtype, device=y.device))
@@ -142,19 +176,32 @@ class GaussianFlow(LinearFlow):
     def score_from_velocity(self, x: Tensor, velocity: Tensor, t: float | Tensor) -> Tensor:
         """The score of the law of x_t from V(x, t); t > 0."""
         _, b, _, _ = self._at(t, x)
-        return -self.noise_from_velocity(x, velocity, t) / b
+        return -self.over_covariance(self.noise_from_velocity(x, velocity, t)) / b
 
     def velocity_from_score(self, x: Tensor, score: Tensor, t: float | Tensor) -> Tensor:
         """V(x, t) from the score of the law of x_t; wherever a(t) != 0."""
         _, b, _, _ = self._at(t, x)
-        return self.velocity_from_noise(x, -b * score, t)
+        return self.velocity_from_noise(x, -b * self.times_covariance(score), t)
 
 
-def velocity_loss(predict: Velocity, flow: HamiltonianFlow, x0: Tensor, v0: Tensor, t: Tensor) -> Tensor:
+def velocity_loss(
+    predict: Velocity,
+    flow: HamiltonianFlow,
+    x0: Tensor,
+    v0: Tensor,
+    t: Tensor,
+    weight: Callable[[Tensor, Tensor], Tensor] | None = None,
+    metric: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Mean over coordinates of |V(x_t, t) - v_t|^2, a sample; its minimiser is E[v_t | x_t]. Noise and times are arguments.
 
+    Args:
+        weight: (x_t, t) -> [N], a factor > 0 of each sample's loss, which leaves the minimiser as it is; None: 1.
+        metric: an invertible linear map of the residual, which leaves it as it is, too; None: the identity.
     Returns: [N].
     Source: regression form of the Hamiltonian velocity predictor (arXiv:2410.20470); theory 2.1.
     """
     x_t, v_t = flow.push(x0, v0, t)
-    return (predict(x_t, t) - v_t).square().flatten(1).mean(1)
+    residual = predict(x_t, t) - v_t
+    loss = (residual if metric is None else metric(residual)).square().flatten(1).mean(1)
+    return loss if weight is None else weight(x_t, t) * loss

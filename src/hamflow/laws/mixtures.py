@@ -73,8 +73,8 @@ class GaussianMixture:
         """
         return self.regress(y, (1.0, sigma), (1.0, 0.0))
 
-    def regress(self, x, position, target) -> torch.Tensor:
-        """E[a' x_0 + b' n | a x_0 + b n = x] for x_0 of this law and n ~ N(0, I).
+    def regress(self, x, position, target, scales=1.0) -> torch.Tensor:
+        """E[a' x_0 + b' n | a x_0 + b n = x] for x_0 of this law and n ~ N(0, I), or N(0, s_k^2 I) given the component k.
 
         With the coefficients (a, b) of a linear flow and their rates (a', b') this is its exact velocity
         V(x, t) = E[v_t | x_t = x], regular where a = 0 (pure noise) and where b = 0 (pure data).
@@ -83,12 +83,15 @@ class GaussianMixture:
             x: points, [N, D], data units.
             position: (a, b), each scalar or [N], not both zero.
             target: (a', b'), each scalar or [N]; (1, 0) asks for x_0.
+            scales: s, of the noise given the component, a number or [K].
         Returns:
             [N, D]. Given the component k both vectors are jointly Gaussian, so that the conditional mean is
             a' m + (a a' s^2 + b b') / (a^2 s^2 + b^2) (x - a m); these are averaged with the posterior of k.
         """
         x = _points(x)
         a, b, da, db = (_column(value, x) for value in (*position, *target))
+        scales = torch.as_tensor(scales, dtype=torch.float64).reshape(1, -1, 1)
+        b, db = b * scales, db * scales
         total = a.square() * self.sds.square() + b.square()
         slope = (a * da * self.sds.square() + b * db) / total
         posterior = self._log_joint(x, total.sqrt(), a * self.means).softmax(1)[:, :, None]
@@ -97,16 +100,34 @@ class GaussianMixture:
     def velocity_under(self, flow: Any) -> Callable[[torch.Tensor, float | torch.Tensor], torch.Tensor]:
         """V(x, t) = E[v_t | x_t = x] of a linear flow that starts from this law, exact; x [N, D], t scalar or [N]."""
 
+        law, scales = self._with(*flow.scales())
+
         def velocity(x: torch.Tensor, t: float | torch.Tensor) -> torch.Tensor:
             a, b, a_dot, b_dot = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
-            return self.regress(x, (a, b), (a_dot, b_dot))
+            return law.regress(x, (a, b), (a_dot, b_dot), scales)
 
         return velocity
 
     def carried_by(self, flow: Any, t: float) -> "GaussianMixture":
         """The law of x_t of a linear flow that starts from this law."""
         a, b, _, _ = (float(c) for c in flow.coefficients(torch.tensor(t, dtype=torch.float64)))
-        return GaussianMixture(self.weights, a * self.means, ((a * self.sds) ** 2 + b**2).sqrt())
+        law, scales = self._with(*flow.scales())
+        return GaussianMixture(law.weights, a * law.means, ((a * law.sds) ** 2 + (b * scales[:, None]) ** 2).sqrt())
+
+    def mean_under(self, flow: Any, x: torch.Tensor, t: float, target: tuple[float, float]) -> torch.Tensor:
+        """E[c x_0 + e n | x_t = x] of a linear flow with noise n, for target = (c, e): (1, 0) is its denoiser; [N, D]."""
+        a, b, _, _ = flow.coefficients(torch.as_tensor(t, dtype=torch.float64))
+        law, scales = self._with(*flow.scales())
+        return law.regress(x, (a, b), target, scales)
+
+    def _with(self, weights: torch.Tensor, scales: torch.Tensor) -> tuple["GaussianMixture", torch.Tensor]:
+        """This law with every component once for each scale of the noise, and the scales by component."""
+        copies, count = len(weights), len(self.weights)
+        if copies == 1:
+            return self, scales.expand(count)
+        joint = (weights[:, None] * self.weights).flatten()
+        law = GaussianMixture(joint / joint.sum(), self.means.repeat(copies, 1), self.sds.repeat(copies, 1))
+        return law, scales.repeat_interleave(count)
 
     def smoothed(self, sigma: float) -> "GaussianMixture":
         """The law of x_0 + sigma n, n ~ N(0, I); sigma >= 0, data units."""

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow import flows, networks, parameterisation
@@ -13,15 +14,16 @@ from hamflow.dynamics import broadcast
 from hamflow.errors import NotOffered
 from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
 from hamflow.flows.base import FLOWS
+from hamflow.flows.colour import Basis, Colour
 from hamflow.flows.times import LAWS, draw_times
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.parameterisation import Parameterisation
 from hamflow.parameterisation.base import PARAMETERISATIONS
-from hamflow.registry import Options
+from hamflow.registry import NotNegative, Options
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.solvers import count_evaluations, solve
-from hamflow.training.fit import Batch, Objective, Turn
+from hamflow.training.fit import Batch, Objective, Rows, Turn
 
 
 @METHODS.register("velocity")
@@ -31,23 +33,31 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     Attributes:
         flow: {name, ...}, what carries data to noise. parameterisation: what the network predicts.
         times: {law, ...}, the law of the training times.
+        loss_metric: m, of a loss r' S^-m r of the residual r, for data of covariance S, at unit mean weight; 0: |r|^2. It
+            changes what a network learns first, not the velocity that it aims at.
+        ridge, basis: of S, see `hamflow.flows.colour.Colour`.
     """
 
     flow: Annotated[dict[str, Any], FLOWS.entry("name")]
     parameterisation: Annotated[str, PARAMETERISATIONS.name()]
     times: Annotated[dict[str, Any], LAWS.entry("law")]
+    loss_metric: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    ridge: NotNegative = 0.01
+    basis: Basis = "auto"
 
     def check(self, box: tuple[float, float]) -> None:
         """Raise ConfigurationError for a flow that cannot carry data in a box, or that the parameterisation does not fit."""
         parameterisation.build(self.parameterisation, flows.resolve(self.flow, 1.0, box), 1.0)
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "VelocityObjective":
-        flow = flows.resolve(self.flow, data.sigma_data, data.box)
+        flow = flows.resolve(self.flow, data.sigma_data, data.box).for_shape(data.shape)
         scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)
         network = networks.build(data.network, data.shape, data.classes, seed)
-        return VelocityObjective(VelocityField(flow, scheme, network, data.shape, data.classes), self.times)
+        metric = Colour(data.shape, -self.loss_metric, self.ridge, self.basis) if self.loss_metric else None
+        return VelocityObjective(VelocityField(flow, scheme, network, data.shape, data.classes), self.times, metric)
 
     def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
+        averaged.field.flow.check_measured()
         return FlowGenerator(averaged.field)
 
 
@@ -75,13 +85,25 @@ class VelocityField(nn.Module):
 
 
 class VelocityObjective(Objective):
-    """The weighted velocity loss."""
+    """The weighted velocity loss.
+
+    Args:
+        times: {law, ...}. metric: a matrix M, for the loss r' M r of the residual r; None: |r|^2.
+    """
 
     turns = (Turn("velocity", "field"),)
 
-    def __init__(self, field: VelocityField, times: Mapping[str, Any]):
+    def __init__(self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None):
         super().__init__()
-        self.field, self.times = field, dict(times)
+        self.field, self.times, self.metric = field, dict(times), metric
+
+    def begin(self, rows: Rows) -> None:
+        self.field.flow.measure(rows)
+        if self.metric is not None:
+            self.metric.measure(rows)
+
+    def _root_of_metric(self, residual: Tensor) -> Tensor:
+        return residual if self.metric is None else self.metric.apply_power(residual, 0.5)
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
         field, x0 = self.field, batch.x
@@ -93,7 +115,7 @@ class VelocityObjective(Objective):
             with torch.autocast("cuda", torch.bfloat16) if x_t.is_cuda else nullcontext():
                 return field(x_t, t, label).float()  # the loss itself stays in float32
 
-        return field.parameterisation.weight(t) * velocity_loss(predict, field.flow, x0, v0, t)
+        return velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)
 
 
 class FlowGenerator:
@@ -128,13 +150,13 @@ class FlowGenerator:
         Source: Tweedie's formula, D = y + sigma^2 score.
         """
         if not isinstance(self.flow, GaussianFlow):
-            raise NotOffered(f"flow '{self.flow.name}' implies no denoiser: its velocity does not determine E[x_0 | x_t]")
+            raise NotOffered(f"flow '{self.flow.name}' implies no denoiser of normal noise: its velocity determines none")
         return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
 
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive)."""
         steps, how = steps_for(sampler, nfe), self.sampling
-        times = time_grid(self.flow, steps if isinstance(steps, int) else 1, how.grid, how.rho, how.sigma_min, how.sigma_max)
+        times = time_grid(self.flow, steps if isinstance(steps, int) else 2, how.grid, how.rho, how.sigma_min, how.sigma_max)
         if label is None and self.classes:
             label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0

@@ -34,8 +34,8 @@ class Parameterisation(ABC):
     def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         """V(x_t, t), [N, *dims] like x; t scalar or [N]; label int64 [N] for a class-conditional network."""
 
-    def weight(self, t: Tensor) -> Tensor:
-        """Weight of the velocity loss at times t, [N]."""
+    def weight(self, x: Tensor, t: Tensor) -> Tensor:
+        """Weight of the velocity loss of x_t at times t, [N]."""
         return torch.ones_like(t)
 
     def noise_label(self, x: Tensor, t: float | Tensor) -> Tensor:

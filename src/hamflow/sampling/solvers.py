@@ -182,5 +182,15 @@ def dopri5(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     )[-1]
 
 
+@register(slope=0)
+def dopri5_log(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """dopri5 in the coordinate ln t, dx/d(ln t) = t V, down to the last time before 0, and an Euler step from there.
+
+    Source: PFGM's sampler, RK45 in ln z (Xu et al. 2022, arXiv:2209.11178), for any velocity.
+    """
+    x = dopri5(lambda x, s: s.exp() * velocity(x, s.exp()), x, times[:-1].log())
+    return euler(velocity, x, times[-2:])
+
+
 def _intervals(times: Tensor) -> list[tuple[Tensor, Tensor]]:
     return list(itertools.pairwise(times))

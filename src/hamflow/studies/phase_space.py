@@ -15,7 +15,7 @@ from msgspec import to_builtins
 
 from hamflow import draws, flows
 from hamflow.laws.mixtures import GaussianMixture
-from hamflow.registry import Count, Options, convert
+from hamflow.registry import Count, Options, Positive, convert
 from hamflow.report import style
 from hamflow.sampling import solve
 from hamflow.studies import base
@@ -26,6 +26,8 @@ FLOWS = {  # the caption's three flows
     "Flow matching (CondOT)": ("flow_matching", {}),
     "Oscillation HGF, α = 1": ("oscillation", {"alpha": 1.0}),
 }
+TAILS = 3.0  # horizon of the heavy-tailed flight, that of diffusion
+SOON = 1e-6  # last time / T where the velocity jumps at t = 0, as it does for one degree
 CLOUDS = (0.0, 0.5, 1.0)  # t / T at which the law is shown
 REACH = 7.0  # of the densities shown, data units
 DENSITY_GRID = 141  # positions at which they are computed
@@ -35,26 +37,36 @@ DOT = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "z
 
 class Spec(Options, frozen=True):
     """particles: of each cloud; trajectories: lines of each panel; times: along a line, a step of rk4 between two (61 are
-    exact to a thousandth of the data's spread); seed: of the particles."""
+    exact to a thousandth of the data's spread); seed: of the particles; degrees: null, or D of a fourth panel, free flight with
+    Student-t velocities of D degrees (1: PFGM)."""
 
     particles: Count = 900
     trajectories: Count = 12
     times: Count = 61
     seed: int = 0
+    degrees: Positive | None = None
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Of each flow: clouds in phase space, trajectories of particles, densities of x_t, and solutions of dx/dt = V."""
     spec = convert(Spec, values, "studies.phase_space")
     shown = [{"title": title, **_shown(spec, flows.build(name, **o))} for title, (name, o) in FLOWS.items()]
-    return {"kind": "phase_space", "spec": to_builtins(spec), "flows": shown}
+    if spec.degrees is not None:
+        title = "PFGM" if spec.degrees == 1 else f"PFGM++, D = {spec.degrees:g}"
+        heavy = _shown(spec, flows.build("pfgm", degrees=spec.degrees, horizon=TAILS))
+        shown.append({"title": title, **heavy, "limits": [-REACH, REACH]})  # a few particles fly out of the picture
+    plain = {key: value for key, value in to_builtins(spec).items() if value is not None}
+    return {"kind": "phase_space", "spec": plain, "flows": shown}
 
 
 def _shown(spec: Spec, flow: Any) -> dict[str, Any]:
     rng = draws.generator(spec.seed, "phase space")
     x0 = MIXTURE.sample(spec.particles, rng)
-    v0 = flow.couple(x0, torch.from_numpy(rng.standard_normal((spec.particles, 1))))
+    v0 = flow.couple(x0, flow.noise(Drawn(rng, spec.particles), (1,)))
     times = torch.linspace(0, flow.horizon, spec.times, dtype=torch.float64)
+    backwards = times.flip(0)
+    if not flow.has_variance:
+        backwards[-1] = SOON * flow.horizon
     some = slice(spec.trajectories)
     grid = torch.linspace(-REACH, REACH, DENSITY_GRID, dtype=torch.float64)[:, None]
     levels = (torch.arange(spec.trajectories, dtype=torch.float64) + 0.5) / spec.trajectories
@@ -64,8 +76,24 @@ def _shown(spec: Spec, flow: Any) -> dict[str, Any]:
         "clouds": [_plain(flow.push(x0, v0, fraction * flow.horizon)) for fraction in CLOUDS],  # (x, v) each
         "trajectories": [_plain(flow.push(x0[some], v0[some], t)) for t in times],
         "densities": [base.rounded(MIXTURE.carried_by(flow, float(t)).log_prob(grid).exp(), 4) for t in times],
-        "solutions": base.rounded(backward_paths(flow, MIXTURE, ends, times.flip(0))[..., 0], 5),  # from T to 0
+        "solutions": base.rounded(backward_paths(flow, MIXTURE, ends, backwards)[..., 0], 5),  # from T to 0
     }
+
+
+class Drawn:
+    """Random numbers of n particles, one after the other from one generator, whatever their name."""
+
+    def __init__(self, rng: np.random.Generator, count: int):
+        self.rng, self.count = rng, count
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.from_numpy(self.rng.standard_normal((self.count, *shape)))
+
+    def uniform(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.rng.random(self.count))
+
+    def chi_square(self, name: str, degrees: float) -> torch.Tensor:
+        return torch.from_numpy(self.rng.chisquare(degrees, self.count))
 
 
 def backward_paths(flow: Any, law: GaussianMixture, x_end: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
@@ -83,7 +111,7 @@ def _plain(state: tuple[torch.Tensor, torch.Tensor]) -> list:
 def draw(result: dict[str, Any], output: Path) -> None:
     """Above, the law of (x, v) from t = 0 (blue) to t = T (red) with particles' trajectories; below, the
     density of x_t with solutions of dx/dt = V run backwards from equally likely quantiles of x_T."""
-    with style.drawing(output, 10.2, 6.6) as figure:
+    with style.drawing(output, 3.4 * len(result["flows"]), 6.6) as figure:
         panels = figure.subplots(2, len(result["flows"]), height_ratios=[1.2, 1])
         for (above, below), shown in zip(panels.T, result["flows"], strict=True):
             _draw_phase_space(above, shown)
@@ -108,6 +136,8 @@ def _draw_phase_space(axes: Any, shown: dict[str, Any]) -> None:
         for end in (0, -1):
             axes.plot(xs[end], vs[end], "o", color=style.time_colour(-end), **DOT)
     axes.set(xlabel="position x (data units)", ylabel="velocity v (data units / time)")
+    if limits := shown.get("limits"):
+        axes.set(xlim=limits, ylim=limits)
 
 
 def _draw_generation(axes: Any, shown: dict[str, Any]) -> None:

@@ -58,6 +58,9 @@ class Objective(nn.Module):
         """The loss of each row, [n], minimised in the weights of the turn's player."""
         raise NotImplementedError
 
+    def begin(self, rows: "Rows") -> None:
+        """Before the first step: take from the data what the objective needs of them as a whole; may fill buffers."""
+
     def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """Scalars to report, after an update on rows of which `batch` is the last part; may move buffers."""
         return {}
@@ -123,6 +126,8 @@ class _Fitting:
         self.orders = {turn.name: DataOrder(seed, turn.name, count=rows.count) for turn in objective.turns}
         self.rank, self.world = ranks.place()
         objective.train()
+        if state.step == 0:
+            objective.begin(rows)
 
     def step(self) -> None:
         """Every turn of a step, the averages, and the report if one is due."""
