@@ -13,6 +13,7 @@ from hamflow.metrics import neighbours, points
 from hamflow.metrics.frechet import frechet_distance, frechet_distance_of
 from hamflow.metrics.kernel import kernel_distance, kernel_distance_error, mmd
 from hamflow.metrics.moments import moments_of
+from hamflow.metrics.paired import resampled_frechet
 from hamflow.metrics.reference import KERNEL_ROWS, Reference, thin
 
 FEWEST_ROWS = 2
@@ -161,6 +162,14 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
 def fd(comparison: Comparison) -> Value:
     """Fréchet distance; biased upwards by about 1/n: compare equal n only."""
     return comparison.frechet
+
+
+@register("image", "fd_{suffix}", only="paired")
+def fd_resampled(comparison: Comparison) -> Value:
+    """The same; `resampled`: the distance of each resample, for paired differences of methods."""
+    reference = comparison.reference
+    drawn = resampled_frechet(comparison.samples, reference.mean, reference.covariance).draws
+    return {"value": comparison.frechet, "resampled": drawn.tolist()}
 
 
 @register("image", "fd_{suffix}_relative", "Fréchet distance / trace of the data's covariance", "FD / trace")
