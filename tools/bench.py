@@ -201,7 +201,7 @@ def small_jobs(folder: Path) -> dict[str, list[str]]:
 
 
 def speeds(folder: Path) -> Iterator[Row]:
-    """Numerics, in one process: an integrator, the Frechet distance, the quickstart's U-Net, a training step of every method."""
+    """Numerics, in one process: an integrator, the Frechet distance, a U-Net, and a training step of every method."""
     from hamflow import data, runtime
 
     device = runtime.configure()

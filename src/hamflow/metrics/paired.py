@@ -80,11 +80,9 @@ def interval(a: Sequence[Resampled], b: Sequence[Resampled], level: float = LEVE
         raise ValueError("paired resamples of as many training seeds are needed")
     values = np.array([x.value - y.value for x, y in zip(a, b, strict=True)])
     drawn = np.array([x.draws - y.draws for x, y in zip(a, b, strict=True)])
-    rng = draws.generator(seed, "bootstrap", "training seeds", len(values))
-    picked = (
-        rng.integers(len(values), size=(drawn.shape[1], len(values))) if len(values) > 1 else np.zeros((drawn.shape[1], 1), int)
-    )
-    means = drawn[picked, np.arange(drawn.shape[1])[:, None]].mean(1)
+    seeds, resamples = drawn.shape
+    picked = draws.generator(seed, "bootstrap", "training seeds", seeds).integers(seeds, size=(seeds, resamples))
+    means = drawn[picked, np.arange(resamples)].mean(0)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     difference = float(values.mean())
     return Interval(difference, float(2 * difference - high), float(2 * difference - low))
@@ -98,4 +96,5 @@ def frechet_difference(a, b, mean, covariance, level: float = LEVEL, resamples: 
     """
     if len(a) != len(b):
         raise ValueError(f"pairs are needed, got {len(a)} and {len(b)} rows")
-    return interval(*([resampled_frechet(x, mean, covariance, resamples, seed)] for x in (a, b)), level, seed)
+    one, other = (resampled_frechet(x, mean, covariance, resamples, seed) for x in (a, b))
+    return interval([one], [other], level, seed)
