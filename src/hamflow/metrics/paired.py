@@ -52,13 +52,10 @@ def resampled_frechet(features, mean, covariance, resamples: int = RESAMPLES, se
 
     def distance(weights: np.ndarray) -> float:
         """Of rows that are counted so many times, n in all."""
-        used = weights > 0
-        w, y = weights[used, None], rows[used]
-        middle, shift = (w * y).sum(0) / n, (w * centred[used]).sum(0) / n
-        y = np.sqrt(w) * (y - middle)
-        trace = (weights @ squares - n * shift @ shift) / (n - 1)
-        cross = sum_of_roots(np.linalg.eigvalsh(y.T @ y / (n - 1)))
-        return float(shift @ shift + trace + np.trace(covariance) - 2 * cross)
+        shift, middle = weights @ centred / n, weights @ rows / n
+        second = (weights[:, None] * rows).T @ rows - n * np.outer(middle, middle)
+        trace = (weights @ squares - n * shift @ shift) / (n - 1) + np.trace(covariance)
+        return float(shift @ shift + trace - 2 * sum_of_roots(np.linalg.eigvalsh(second / (n - 1))))
 
     rng = draws.generator(seed, "bootstrap", n)
     counts = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))
