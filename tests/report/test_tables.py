@@ -317,8 +317,8 @@ def test_better_is_marked_only_where_every_interval_excludes_zero(tmp_path, make
                 write_result(tmp_path / name, content)
         tabulate(tmp_path / name, tmp_path / f"{name}-out")
     clear, unclear = ((tmp_path / f"{name}-out" / "table1.md").read_text() for name in ("clear", "unclear"))
-    assert re.search(r"EDM .*1\.00 ± 0\.00\\\* / 35", clear) or re.search(r"EDM .*1\.00.*\\\* / 35", clear)
-    assert not re.search(r"Oscillation HGF .*\\\* / 35", clear)
+    assert re.search(r"EDM [^\n]*\\\* / 35", clear)
+    assert not re.search(r"Oscillation HGF [^\n]*\\\* / 35", clear)
     assert "paired bootstrap" in clear
     assert "paired bootstrap" not in unclear
     assert "\\*" not in unclear
