@@ -1,6 +1,7 @@
 """Scores compared without samples: models as each other's critics, and their denoising losses on the same noise."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from hamflow import draws
-from hamflow.errors import ConfigurationError
+from hamflow.errors import ConfigurationError, NotOffered
+from hamflow.registry import convert
 from hamflow.score.discrepancy import average_weights, check_times
 from hamflow.score.integration import antithetic_trajectories
-from hamflow.score.model import SCHEME, Denoiser, smoothing_noise
+from hamflow.score.model import SCHEME, Denoiser, ModelSpec, implied_denoiser, smoothing_noise
 
 LEAST = 8  # samples
 
@@ -148,6 +150,46 @@ def hold_tournament(
             gains[a, b] = 2 * products - squares
             bounds[a, b] = _with_factor(products, squares)
     return Tournament(names, sigma, horizon, np.stack(losses), gains, bounds)
+
+
+def tournaments(settings: Mapping[str, Any], models: Mapping[str, Any], dataset: Any, device: Any) -> dict[str, Any]:
+    """The tournament of trained models, `hamflow.methods.Generator`s by name, at every noise level: plain values, for a file.
+
+    The samples are fresh ones of the law of points where it is known, else held-out data, else, where nothing was held out, data
+    that the models were trained on; the result says which. A model that implies no denoiser stays out, and so does one whose
+    denoiser is of another noise level.
+
+    Args:
+        settings: of `ModelSpec`; estimator and options are of no use here.
+        dataset: a `hamflow.data.Dataset`, prepared.
+    Raises:
+        ConfigurationError: a key or value that cannot be; fewer than two models.
+    """
+    spec = convert(ModelSpec, settings, "metrics.hsd")
+    x, label, origin = _samples(spec, models, dataset)
+    x, label = x.to(device), None if label is None else label.to(device)
+    found = []
+    for sigma in spec.sigmas:
+        denoisers: dict[str, Denoiser] = {}
+        for name, model in models.items():
+            own = label if model.classes else None
+            with suppress(NotOffered, AttributeError):
+                model.denoise(x[:1], sigma, None if own is None else own[:1])
+                denoisers[name] = implied_denoiser(model, own, spec.batch)
+        how = {key: getattr(spec, key) for key in ("horizon", "times", "steps", "scheme", "seed")}
+        found.append(hold_tournament(denoisers, x, sigma, **how).as_dict())
+    return {"samples": origin, "tournaments": found}
+
+
+def _samples(spec: ModelSpec, models: Mapping[str, Any], dataset: Any) -> tuple[Tensor, Tensor | None, str]:
+    """(data, their labels, where they are from)."""
+    rng, law = draws.generator(spec.seed, "discrepancy", "rows"), dataset.density()
+    if law is not None and not any(model.classes for model in models.values()):
+        return law.sample(spec.samples, rng).float(), None, "law"
+    held_out = bool(dataset.manifest["split"]["test"])
+    part = dataset.test() if held_out else dataset
+    picked = rng.choice(part.count, size=min(spec.samples, part.count), replace=False)
+    return (*part.batch(np.sort(picked)), "held-out data" if held_out else "training data")
 
 
 def _with_factor(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
