@@ -65,7 +65,7 @@ def test_standard_errors_are_the_deviations_over_repeated_draws(plane):
 
 
 def test_what_nobody_can_know_of_the_data_cancels(plane):
-    """|D + e - x_0|^2 - |D - x_0|^2 = 2 e . (D - x_0) + |e|^2: half the difference of two models has half the standard error."""
+    """|D + e - x_0|^2 - |D - x_0|^2 = 2 e . (D - x_0) + |e|^2: half the difference e has half the standard error."""
     shifts = {str(shift): lambda y, sigma, shift=shift: plane.denoise(y, sigma) + shift for shift in (0.0, 0.02, 0.04)}
     found = hold_tournament(shifts, plane.sample(1000, np.random.default_rng(0)), SIGMA)
     for table, rel in ((found.loss_differences, 1e-9), (found.duel_differences, 0.05)):

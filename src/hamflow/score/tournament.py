@@ -155,9 +155,9 @@ def hold_tournament(
 def tournaments(settings: Mapping[str, Any], models: Mapping[str, Any], dataset: Any, device: Any) -> dict[str, Any]:
     """The tournament of trained models, `hamflow.methods.Generator`s by name, at every noise level: plain values, for a file.
 
-    The samples are fresh ones of the law of points where it is known, else held-out data, else, where nothing was held out, data
-    that the models were trained on; the result says which. A model that implies no denoiser stays out, and so does one whose
-    denoiser is of another noise level.
+    The samples are fresh ones of the law of points where it is known, else held-out data, else, where nothing was held out,
+    data that the models were trained on; the result says which. A model that implies no denoiser stays out, and so does one
+    whose denoiser is of another noise level.
 
     Args:
         settings: of `ModelSpec`; estimator and options are of no use here.

@@ -32,9 +32,10 @@ def run(options: argparse.Namespace) -> None:
     preset, dataset = arguments.part_of(options, "PRESET/DATASET")
     parameters = arguments.parameters(options, preset)
     seed = options.seed if options.seed is not None else parameters["seeds"][0]
-    settings, device = parameters["metrics"]["hsd"], runtime.configure(options.device)
+    methods, settings = _methods(parameters, dataset), parameters["metrics"]["hsd"]
+    device = runtime.configure(options.device)
     prepared, models, digests = datasets.load(arguments.path(options, "data", preset.data(dataset))), {}, {}
-    for method in _methods(parameters, dataset):
+    for method in methods:
         place: Run = preset.run(dataset, method, seed)
         models[method] = load(place.checkpoint, device)
         check_belongs({"dataset": dataset, "method": method}, place.checkpoint, models[method], prepared)
@@ -50,17 +51,14 @@ def run(options: argparse.Namespace) -> None:
     output = arguments.path(options, "output", preset.tournament(dataset))
     write_json(output, {"preset": preset.name, "dataset": dataset, "seed": seed, **found, "provenance": known})
     for one in found["tournaments"]:
-        standing = zip(one["models"], one["standing"]["values"], one["standing"]["standard_errors"], strict=True)
-        order = ", ".join(
-            f"{name} {value:+.2e} ± {error:.1e}" for name, value, error in sorted(standing, key=lambda row: row[1])
-        )
+        rows = zip(one["standing"]["values"], one["standing"]["standard_errors"], one["models"], strict=True)
+        order = ", ".join(f"{name} {value:+.2e} ± {error:.1e}" for value, error, name in sorted(rows))
         print(f"{preset.name}/{dataset} sigma={one['sigma']:g} (n={one['n']}, {found['samples']}): {order}")
     print(f"{output} written", flush=True)
 
 
 def _methods(parameters: config.Config, dataset: str) -> list[str]:
-    if dataset not in parameters["datasets"]:
-        config.dataset_spec(parameters, dataset)  # says so, and names the nearest
+    config.dataset_spec(parameters, dataset)  # raises for another name, with the nearest
     methods: list[str] = parameters["run"]["methods"]
     if len(methods) < 2:
         raise ConfigurationError(
