@@ -14,6 +14,8 @@ from hamflow.metrics import features, suite
         ("w2", "W2", "Wasserstein-2 distance (data units)"),
         ("hsd@sigma=0.1", "HSD", "Hamiltonian score discrepancy (a coordinate)"),
         ("fid", "FID", "FID"),
+        ("clean_fid", "clean FID", "FID with clean-fid's resizing"),
+        ("kid", "KID", "KID (unbiased)"),
         ("foreign", "foreign", "foreign"),
     ],
 )
@@ -30,7 +32,15 @@ def test_the_metric_that_speaks_for_a_data_set_has_the_lowest_rank_whatever_the_
 
 def test_only_the_metrics_that_are_no_distances_say_another_direction():
     directions = {about.short: about.better for about in suite._ABOUT.values() if about.better != "lower"}
-    assert directions == {"support": "higher", "NLL": "should equal the bound's"}
+    assert directions == {
+        "support": "higher",
+        "NLL": "should equal the bound's",
+        "precision": "higher",
+        "recall": "higher",
+        "density": "should equal the bound's",
+        "coverage": "higher",
+        "memorised": "should be .01",
+    }
 
 
 def test_every_feature_network_has_a_label():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.linalg
-import torch
 
 from hamflow.metrics import frechet_distance, frechet_distance_of
 
@@ -70,22 +69,6 @@ def test_few_rows_and_many_rows_agree(rng, n, m):
     a, b = rng.standard_normal((n, d)), 0.5 + 2 * rng.standard_normal((m, d))
     direct = frechet_distance(a.mean(0), np.cov(a.T), b.mean(0), np.cov(b.T))
     assert frechet_distance_of(a, b) == pytest.approx(direct, rel=1e-6)
-
-
-@pytest.fixture(scope="module")
-def cleanfid():
-    """clean-fid imports torchvision, which beside a CPU build of torch lacks its operators: declare two."""
-    pytest.importorskip("cleanfid")
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import cleanfid.fid
-
-    yield cleanfid.fid
-    del library  # the schemas last as long as it does
 
 
 @pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")

@@ -302,3 +302,33 @@ def test_discrepancies_of_models_are_lines_with_their_own_error_and_a_table_of_t
     without = tabulate(metrics, tmp_path / "b")
     pd.testing.assert_frame_equal(without, frame[frame["sampler"] != "none"].reset_index(drop=True))
     assert text.startswith((tmp_path / "b" / "table1.md").read_text())
+
+
+def test_better_is_marked_only_where_every_interval_excludes_zero(tmp_path, make_result, write_result):
+    """Resamples around values that differ by 0.5: with deviation 0.1 of the difference that is clear, with 1 it is not."""
+    rng = np.random.default_rng(4)
+    for name, deviation in (("clear", 0.1), ("unclear", 1.0)):
+        shared = rng.standard_normal(400)  # of the samples, which the methods share: it cancels in the difference
+        for method, value in (("edm", 1.0), ("oscillation", 1.5)):
+            for seed in (0, 1):
+                content = make_result("digits", method, seed, value=value)
+                drawn = value + 5 * shared + deviation * rng.standard_normal(400) / 2**0.5
+                content["metrics"]["fd_enlite0"]["resampled"] = drawn.tolist()
+                write_result(tmp_path / name, content)
+        tabulate(tmp_path / name, tmp_path / f"{name}-out")
+    clear, unclear = ((tmp_path / f"{name}-out" / "table1.md").read_text() for name in ("clear", "unclear"))
+    assert re.search(r"EDM [^\n]*\\\* / 35", clear)
+    assert not re.search(r"Oscillation HGF [^\n]*\\\* / 35", clear)
+    assert "paired bootstrap" in clear
+    assert "paired bootstrap" not in unclear
+    assert "\\*" not in unclear
+
+
+def test_nothing_is_marked_where_a_method_was_not_resampled(tmp_path, make_result, write_result):
+    for method, value in (("edm", 1.0), ("oscillation", 1.5)):
+        content = make_result("digits", method, 0, value=value)
+        if method == "edm":
+            content["metrics"]["fd_enlite0"]["resampled"] = [value] * 10
+        write_result(tmp_path / "metrics", content)
+    tabulate(tmp_path / "metrics", tmp_path / "out")
+    assert "paired bootstrap" not in (tmp_path / "out" / "table1.md").read_text()

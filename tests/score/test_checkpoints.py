@@ -10,10 +10,11 @@ from scipy import stats
 from hamflow import cli, config, data, methods
 from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
 from hamflow.errors import CheckpointError, ConfigurationError
-from hamflow.files import read_json
+from hamflow.files import read_json, write_text
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.velocity import FlowGenerator
-from hamflow.score.model import ModelSpec, perturb
+from hamflow.score.model import ModelSpec, implied_denoiser, perturb
+from hamflow.score.tournament import hold_tournament
 from hamflow.verbs._training import train
 from hamflow.verbs.discrepancy import evaluate_checkpoint
 
@@ -86,6 +87,42 @@ def test_models_are_ranked_as_by_the_exact_error_of_their_score(parameters, fold
         spoilt = POINTS | {"perturbation": amount}
         found.append(discrepancy(spoilt, checkpoint, folder / "gaussian_mixture", tmp_path / "hsd.json")[0])
     assert stats.spearmanr(errors, found).statistic > 0.9, list(zip(errors, found, strict=True))
+
+
+def test_a_tournament_ranks_models_as_the_exact_error_of_their_score(parameters, folder):
+    """Two methods, three lengths of training each, and the longest of each spoilt by several amounts: fifteen models."""
+    errors, denoisers = [], {}
+    for method, amounts in (("edm", (0.2, 0.4, 0.6, 0.8)), ("flow_matching", (0.3, 0.5, 0.7, 0.9, 1.1))):
+        for kimg, amount in [(2, 0.0), (8, 0.0), (30, 0.0), *((30, amount) for amount in amounts)]:
+            checkpoint = trained(parameters, folder, "gaussian_mixture", method, **POINT_TRAINING, train_kimg=kimg)
+            errors.append(exact_error(checkpoint, amount))
+            model = methods.load(checkpoint)
+            perturb(model.module, amount)
+            denoisers[f"{method} {kimg} {amount}"] = implied_denoiser(model)
+    law = GaussianMixture(WEIGHTS, MEANS, SDS)
+    found = hold_tournament(denoisers, law.sample(4000, np.random.default_rng(1)), SIGMA)
+    assert len(errors) == 15
+    assert stats.spearmanr(errors, found.standings[0]).statistic >= 0.98, list(zip(errors, found.standings[0], strict=True))
+
+
+def test_the_verb_compares_the_checkpoints_of_a_preset(parameters, folder, tmp_path, monkeypatch, capsys):
+    """Reflection implies no denoiser and stays out."""
+    monkeypatch.chdir(tmp_path)
+    chosen = parameters | {"metrics": {"hsd": {"sigmas": [SIGMA], "samples": 500, "times": 2, "steps": 2}}}
+    write_text(tmp_path / "results/smoke/params.yaml", config.dump(chosen))
+    for method in chosen["run"]["methods"]:
+        checkpoint = trained(parameters, folder, "gaussian_mixture", method, **POINT_TRAINING, train_kimg=30)
+        place = tmp_path / f"checkpoints/smoke/gaussian_mixture/{method}/seed0"
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(checkpoint.read_bytes())
+    arguments = ["tournament", "smoke/gaussian_mixture", "--data", str(folder / "gaussian_mixture"), "--device", "cpu"]
+    assert cli.main(arguments) == 0
+    found = read_json(tmp_path / "results/smoke/tournaments/gaussian_mixture.json")
+    assert found["samples"] == "law"
+    assert found["tournaments"][0]["models"] == [m for m in chosen["run"]["methods"] if m != "reflection"]
+    assert found["tournaments"][0]["n"] == 500
+    assert cli.main(["tournament", "smoke/gaussian_mixtur"]) == 2
+    assert "gaussian_mixture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", METHODS)

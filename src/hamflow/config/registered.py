@@ -11,7 +11,7 @@ from hamflow.config.specs import options_of
 from hamflow.data import sources
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.methods.base import METHODS
-from hamflow.metrics import features
+from hamflow.metrics import features, suite
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
@@ -30,6 +30,11 @@ def check(config: Config) -> None:
     for name in config["methods"]:
         _check_method(config, name, run if name in config["run"]["methods"] else [])
     _check_budgets(config["sampling"]["settings"], "sampling.settings")
+    for name, options in config["evaluation"].get("features", {}).items():
+        features.check(name, options, f"evaluation.features.{name}")
+    for name in config["evaluation"].get("more", []):
+        if name not in suite.optional():
+            raise ConfigurationError(f"`evaluation.more`: unknown metric '{name}'", fix=nearest(name, suite.optional()))
     _check_discrepancy(config["metrics"]["hsd"], run)
     _check_modules(config, "studies")
 

@@ -68,6 +68,8 @@ class Evaluation(Options, kw_only=True, frozen=True):
     """How samples are measured."""
 
     batch: Count = 256  # images at a time in the feature network
+    features: dict[str, dict[str, Any]] = field(default_factory=dict)  # {feature network: its options}
+    more: list[str] = field(default_factory=list)  # metrics beside the distances, see `hamflow.metrics.suite`
 
 
 class Metrics(Options, kw_only=True, frozen=True):

@@ -68,6 +68,8 @@ class EvaluationSpec(Options, kw_only=True, frozen=True):
     n_samples: Samples
     batch: Count
     class_law: ClassLaw = "data"
+    options: dict[str, Any] = msgspec.field(default_factory=dict)  # of the feature network
+    more: list[str] = msgspec.field(default_factory=list)  # metrics beside the distances
 
 
 SPECS = {"prepare": DatasetSpec, "train": TrainingSpec, "sample": SamplingSpec, "evaluate": EvaluationSpec}
@@ -136,7 +138,8 @@ def sampling_spec(config: Config, dataset: str, method: str) -> Config:
 
 def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> Config:
     """See `EvaluationSpec`."""
-    entry = entry_of(config, "datasets", dataset)
+    entry, evaluation = entry_of(config, "datasets", dataset), config["evaluation"]
+    chosen = {"options": evaluation.get("features", {}).get(entry["features"]), "more": evaluation.get("more")}
     return {
         "preset": config["preset"],
         "dataset": dataset,
@@ -146,8 +149,9 @@ def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> 
         "label": entry_of(config, "methods", method)["label"] if method else "real data (bound)",
         "features": entry["features"],
         "n_samples": entry["n_samples"],
-        "batch": config["evaluation"]["batch"],
+        "batch": evaluation["batch"],
         "class_law": entry["class_law"],
+        **{key: value for key, value in chosen.items() if value},
     }
 
 

@@ -1,6 +1,7 @@
 """From samples to the space in which they are compared, and the real data that stand there."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ from hamflow import draws, runtime
 from hamflow.data import Dataset
 from hamflow.errors import ConfigurationError
 from hamflow.metrics import features
-from hamflow.metrics.reference import Reference
+from hamflow.metrics.neighbours import nearest
+from hamflow.metrics.reference import KERNEL_ROWS, Reference, summarise
 from hamflow.metrics.suite import Comparison
 from hamflow.progress import Progress
 
 REFERENCE, BOUND = "reference", "bound"  # streams of fresh draws from a law
+MEMORISATION = "memorisation"  # among the metrics that may be asked for
 POINTS = "points"  # the features of points: the points themselves
 
 
@@ -31,7 +34,7 @@ class Embedding:
             )
         chosen = runtime.configure(device if dataset.kind == "image" else "cpu")
         self.device = runtime.describe_device(chosen)
-        self.network = features.build(name, chosen) if name != POINTS else None
+        self.network = features.build(name, chosen, **spec.get("options", {})) if name != POINTS else None
         self.sha256 = self.network.sha256 if self.network else None
 
     def __call__(self, rows: np.ndarray, what: str) -> np.ndarray:
@@ -48,7 +51,9 @@ class Embedding:
 
     def comparison(self, rows: np.ndarray, reference: Reference) -> Comparison:
         suffix = self.network.suffix if self.network else POINTS
-        return Comparison(self.kind, self.spec["features"], suffix, rows, reference, self.density)
+        names = self.network.names if self.network else {}
+        more = frozenset(self.spec.get("more", ()))
+        return Comparison(self.kind, self.spec["features"], suffix, rows, reference, self.density, names, more)
 
 
 def reference_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding) -> np.ndarray:
@@ -56,6 +61,16 @@ def reference_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding) 
     if dataset.kind == "image":
         return embed(_rows(spec, dataset), "real images")
     return _draw(spec, dataset, REFERENCE)
+
+
+def reference_of(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding, rows: np.ndarray, facts: Any) -> Reference:
+    """What real rows make; where memorisation is asked for, with all of them, and how near to them held-out ones are."""
+    if MEMORISATION not in spec.get("more", ()):
+        return summarise(rows, facts)
+    whole = summarise(rows, facts, max(len(rows), KERNEL_ROWS))
+    if dataset.kind != "image" or not dataset.manifest["split"]["test"]:
+        return whole
+    return replace(whole, held_out=nearest(embed(_rows(spec, dataset.test()), "held-out images"), whole.rows).distance)
 
 
 def bound_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

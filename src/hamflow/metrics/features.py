@@ -1,7 +1,8 @@
 """Feature networks by name. A new one is a function that returns how images become features."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from hamflow.registry import Registry
 
-Build = Callable[[torch.device], "FeatureNetwork"]
+Build = Callable[..., "FeatureNetwork"]
 CPU_CHUNK = 16  # images at a time: the activations stay in the cache (3x the rate of 256 at a time)
 
 
@@ -24,6 +25,7 @@ class FeatureNetwork:
         sha256: of the weights.
         forward: uint8 images [N, C, H, W], C of 1 or 3, on `device` -> float32 features [N, d].
         device: where it runs.
+        names: how the literature calls metrics under it: {"fd_{suffix}": "fid"}.
     """
 
     name: str
@@ -32,6 +34,7 @@ class FeatureNetwork:
     sha256: str
     forward: Callable[[Tensor], Tensor]
     device: torch.device
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, images: np.ndarray, batch: int = 256) -> Iterator[np.ndarray]:
         """Features of uint8 images [N, H, W, C], part by part, float32 [n, d].
@@ -60,7 +63,10 @@ names = _NETWORKS.names
 
 
 def register(name: str, label: str = "") -> Callable[[Build], Build]:
-    """Decorator: enter a function of a device that returns a `FeatureNetwork`; `label` is its name in tables and figures."""
+    """Decorator: enter a function that returns a `FeatureNetwork`; `label` is its name in tables and figures.
+
+    Its first argument is the device; the others, annotated, are options, `evaluation.features.<name>` of the parameters.
+    """
     _LABELS[name] = label or name
     return _NETWORKS.register(name)
 
@@ -71,14 +77,19 @@ def label(name: str) -> str:
     return _LABELS.get(name, name)
 
 
-def build(name: str, device: torch.device | str = "cpu") -> FeatureNetwork:
-    """The network of that name, on that device.
+def check(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigurationError for an unknown name or option, or a value that cannot be; `where` is the key that has them."""
+    _NETWORKS.check(name, options, where)
+
+
+def build(name: str, device: torch.device | str = "cpu", **options: Any) -> FeatureNetwork:
+    """The network of that name, on that device, with its options.
 
     Raises:
-        ConfigurationError: an unknown name.
+        ConfigurationError: an unknown name or option.
         DataError: its weights are absent or not the right ones.
     """
-    return _NETWORKS.build(name, torch.device(device))
+    return _NETWORKS.build(name, torch.device(device), **options)
 
 
 @register("efficientnet_lite0", "EfficientNet-Lite0")

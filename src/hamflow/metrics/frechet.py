@@ -21,8 +21,8 @@ def frechet_distance(mean_a, cov_a, mean_b, cov_b) -> float:
         raise ValueError(f"shapes {mean_a.shape}, {cov_a.shape} and {mean_b.shape}, {cov_b.shape} disagree")
     if not all(np.isfinite(x).all() for x in (mean_a, cov_a, mean_b, cov_b)):
         raise ValueError("means and covariances must be finite")
-    root = _root(cov_a)
-    cross = _sum_of_roots(np.linalg.eigvalsh(root.T @ cov_b @ root))
+    factor = root(cov_a)
+    cross = sum_of_roots(np.linalg.eigvalsh(factor.T @ cov_b @ factor))
     return float(np.square(mean_a - mean_b).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
@@ -46,8 +46,8 @@ def frechet_distance_of(features_a, features_b) -> float:
     return float(np.square(mean_a - mean_b).sum() + np.square(a).sum() + np.square(b).sum() - 2 * cross)
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """L with L L' = covariance."""
+def root(covariance: np.ndarray) -> np.ndarray:
+    """L with L L' = covariance, positive semi-definite, [d, d]."""
     try:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:  # singular: fewer samples than dimensions, or features that never vary
@@ -55,7 +55,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
         return vectors * np.sqrt(values.clip(min=0))
 
 
-def _sum_of_roots(eigenvalues: np.ndarray) -> float:
+def sum_of_roots(eigenvalues: np.ndarray) -> float:
+    """Of the eigenvalues of a positive semi-definite matrix."""
     return np.sqrt(eigenvalues.clip(min=0)).sum()  # negative ones are rounding
 
 

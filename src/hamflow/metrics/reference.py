@@ -23,10 +23,12 @@ class Reference:
     """One side of a comparison.
 
     Args:
-        rows: float32 [m, d]: features, thinned to at most `KERNEL_ROWS`; or the points themselves.
+        rows: float32 [m, d]: features, thinned to at most `KERNEL_ROWS`, or all that a nearest neighbour is looked for in;
+            or the points themselves.
         n: how many were seen, m or more.
         mean, covariance: float64 [d], [d, d], over all n.
         facts: provenance: dataset, features, data_sha256, ...
+        held_out: distances of held-out images to their nearest training ones, float64 [h]; None: not asked for, or none.
     """
 
     rows: np.ndarray
@@ -34,6 +36,7 @@ class Reference:
     mean: np.ndarray
     covariance: np.ndarray
     facts: Mapping[str, Any]
+    held_out: np.ndarray | None = None
 
     @property
     def trace(self) -> float:
@@ -63,6 +66,8 @@ def save(path: str | Path, reference: Reference) -> None:
         "trace": np.float64(reference.trace),
         "facts": np.array(canonical_json(reference.facts)),
     }
+    if reference.held_out is not None:
+        entries["held_out"] = reference.held_out
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, value in entries.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy", EPOCH), "w", force_zip64=True) as entry:
@@ -80,6 +85,7 @@ def load(path: str | Path) -> Reference:
                 mean=archive["mean"],
                 covariance=archive["covariance"],
                 facts=json.loads(str(archive["facts"])),
+                held_out=archive.get("held_out"),
             )
     except FileNotFoundError as error:
         raise DataError(f"there are no reference statistics {path}", why=WHY, fix=fix) from error

@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hamflow.laws.base import Density
-from hamflow.metrics import points
+from hamflow.metrics import neighbours, points
 from hamflow.metrics.frechet import frechet_distance, frechet_distance_of
-from hamflow.metrics.kernel import kernel_distance, mmd
+from hamflow.metrics.kernel import kernel_distance, kernel_distance_error, mmd
 from hamflow.metrics.moments import moments_of
-from hamflow.metrics.reference import Reference, thin
+from hamflow.metrics.paired import resampled_frechet
+from hamflow.metrics.reference import KERNEL_ROWS, Reference, thin
 
 FEWEST_ROWS = 2
-Value = float | Mapping[str, float] | None
+FEWEST_FOR_ERROR = 4  # of the kernel distance
+NEIGHBOURS = 5  # of density and coverage (Naeem et al. 2020); precision and recall have 3 (Kynkaanniemi et al. 2019)
+PAIRS = 16  # of a sample and its nearest training image, the nearest of all, in a record
+Value = float | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Comparison:
         samples: [n, d]: features, or the points themselves.
         reference: statistics of the data in the same features.
         density: exact law of the data, where it is known.
+        names: how the literature calls metrics under these features, see `FeatureNetwork`.
+        more: the optional metrics that are asked for.
     """
 
     kind: str
@@ -38,6 +44,16 @@ class Comparison:
     samples: np.ndarray
     reference: Reference
     density: Density | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    more: frozenset[str] = frozenset()
+
+    @cached_property
+    def manifold(self) -> tuple[float, float, float, float] | None:
+        """Precision, recall, density and coverage of at most 10,000 rows a side; None of too few for neighbours."""
+        samples, real = thin(self.samples), thin(self.reference.rows)
+        if min(len(samples), len(real)) <= NEIGHBOURS:
+            return None
+        return (*neighbours.precision_recall(samples, real), *neighbours.density_coverage(samples, real, NEIGHBOURS))
 
     @cached_property
     def frechet(self) -> float:
@@ -73,14 +89,19 @@ class About(NamedTuple):
 
 
 Metric = Callable[[Comparison], Value]
-_METRICS: dict[tuple[str, str], Metric] = {}
+_METRICS: dict[tuple[str, str, str], Metric] = {}
 _ABOUT: dict[str, About] = {  # of metrics that no function here computes: the paper's, and the discrepancy of a model
     "fid": About("FID", "FID", rank=0),
+    "clean_fid": About("FID with clean-fid's resizing", "clean FID", rank=0.5),
+    "{suffix}fid_relative": About("FID / trace of the data's covariance", "FID / trace"),
+    "{suffix}kid": About("KID (unbiased)", "KID"),
     "hsd@sigma={suffix}": About("Hamiltonian score discrepancy", "HSD", "a coordinate"),
 }
 
 
-def register(kind: str, name: str, label: str = "", short: str = "", **about: Any) -> Callable[[Metric], Metric]:
+def register(
+    kind: str, name: str, label: str = "", short: str = "", only: str = "", **about: Any
+) -> Callable[[Metric], Metric]:
     """Decorator: a metric of images or of points; `{suffix}` in its name stands for the feature network.
 
     The function gives a value; or a mapping of `value` and further columns (`n`, if it is not that of all
@@ -89,12 +110,13 @@ def register(kind: str, name: str, label: str = "", short: str = "", **about: An
     Args:
         kind: "image" or "point".
         name: in the metrics JSON.
+        only: measured where `evaluation.more` of the parameters has this name; by default always.
         label, short, about: see `About`; by default the name.
     """
 
     def enter(metric: Metric) -> Metric:
-        _METRICS[kind, name] = metric
-        _ABOUT[name] = About(label or name.replace("_", " "), short or label or name, **about)
+        _METRICS[kind, name, only] = metric
+        _ABOUT.setdefault(name, About(label or name.replace("_", " "), short or label or name, **about))
         return metric
 
     return enter
@@ -103,7 +125,7 @@ def register(kind: str, name: str, label: str = "", short: str = "", **about: An
 def about(name: str) -> About:
     """Label, unit and direction of the metric of that name; a metric that nobody registered is described by its name."""
     for pattern in sorted(_ABOUT, key=len, reverse=True):  # fd_{suffix}_relative before fd_{suffix}
-        if re.fullmatch(re.escape(pattern).replace(re.escape("{suffix}"), ".+"), name):
+        if re.fullmatch(re.escape(pattern).replace(re.escape("{suffix}"), ".*"), name):
             return _ABOUT[pattern]
     return About(name, name)
 
@@ -113,6 +135,11 @@ def headline(names: Collection[str]) -> str:
     return min(names, key=lambda name: (about(name).rank, name))
 
 
+def optional() -> list[str]:
+    """The names that `evaluation.more` may have."""
+    return sorted({only for *_, only in _METRICS if only})
+
+
 def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Every metric that applies: {name: {"value", "n", "features", ...}}; n samples were used.
 
@@ -120,14 +147,14 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """
     few = min(len(comparison.samples), comparison.reference.n) < FEWEST_ROWS
     measured = {}
-    for (kind, name), metric in _METRICS.items():
-        if kind != comparison.kind:
+    for (kind, name, only), metric in _METRICS.items():
+        if kind != comparison.kind or only not in {"", *comparison.more}:
             continue
         value = None if few else metric(comparison)
         if value is not None or few:
             row = dict(value) if isinstance(value, Mapping) else {"value": value}
             common = {"n": len(comparison.samples), "features": comparison.features}
-            measured[name.format(suffix=comparison.suffix)] = {**common, **row}
+            measured[comparison.names.get(name, name.format(suffix=comparison.suffix))] = {**common, **row}
     return measured
 
 
@@ -135,6 +162,14 @@ def measure(comparison: Comparison) -> dict[str, dict[str, Any]]:
 def fd(comparison: Comparison) -> Value:
     """Fréchet distance; biased upwards by about 1/n: compare equal n only."""
     return comparison.frechet
+
+
+@register("image", "fd_{suffix}", only="paired")
+def fd_resampled(comparison: Comparison) -> Value:
+    """The same; `resampled`: the distance of each resample, for paired differences of methods."""
+    reference = comparison.reference
+    drawn = resampled_frechet(comparison.samples, reference.mean, reference.covariance).draws
+    return {"value": comparison.frechet, "resampled": drawn.tolist()}
 
 
 @register("image", "fd_{suffix}_relative", "Fréchet distance / trace of the data's covariance", "FD / trace")
@@ -147,7 +182,60 @@ def fd_relative(comparison: Comparison) -> Value:
 def kd(comparison: Comparison) -> Value:
     """Unbiased kernel distance; may be negative."""
     samples = thin(comparison.samples)
-    return {"value": kernel_distance(samples, comparison.reference.rows), "n": len(samples)}
+    return {"value": kernel_distance(samples, thin(comparison.reference.rows)), "n": len(samples)}
+
+
+@register("image", "kd_{suffix}", only="kernel_error")
+def kd_with_error(comparison: Comparison) -> Value:
+    """The same with its standard error, of both finite sets."""
+    samples, real = thin(comparison.samples), thin(comparison.reference.rows)
+    if min(len(samples), len(real)) < FEWEST_FOR_ERROR:
+        return kd(comparison)
+    error = kernel_distance_error(samples, real)
+    return {"value": kernel_distance(samples, real), "standard_error": error, "n": len(samples)}
+
+
+@register("image", "precision_{suffix}", "improved precision", "precision", only="precision_recall", better="higher")
+def precision(comparison: Comparison) -> Value:
+    """Share of the samples among the data."""
+    return _manifold(comparison, 0)
+
+
+@register("image", "recall_{suffix}", "improved recall", "recall", only="precision_recall", better="higher")
+def recall(comparison: Comparison) -> Value:
+    """Share of the data among the samples."""
+    return _manifold(comparison, 1)
+
+
+@register("image", "density_{suffix}", "density", "density", only="density_coverage", better="should equal the bound's")
+def density(comparison: Comparison) -> Value:
+    """Mean number of data near a sample, over its expectation."""
+    return _manifold(comparison, 2)
+
+
+@register("image", "coverage_{suffix}", "coverage", "coverage", only="density_coverage", better="higher")
+def coverage(comparison: Comparison) -> Value:
+    """Share of the data with a sample near."""
+    return _manifold(comparison, 3)
+
+
+@register(
+    "image",
+    "memorised_{suffix}",
+    "share of samples nearer to a training image than 99% of fresh images",
+    "memorised",
+    only="memorisation",
+    better="should be .01",
+)
+def memorised(comparison: Comparison) -> Value:
+    """Share of copies: fresh are held-out images, or, where there are none, each training image against all others.
+
+    `nearest`: the pairs of the smallest distances, [sample, training image, distance].
+    """
+    reference, found = comparison.reference, neighbours.nearest(comparison.samples, comparison.reference.rows)
+    fresh = reference.held_out if reference.held_out is not None else neighbours.nearest(reference.rows).distance
+    pairs = [[int(i), int(found.place[i]), float(found.distance[i])] for i in found.distance.argsort(kind="stable")[:PAIRS]]
+    return {"value": neighbours.memorised(found.distance, fresh), "n_fresh": len(fresh), "nearest": pairs}
 
 
 @register("point", "w2", "Wasserstein-2 distance", "W2", unit="data units", rank=2)
@@ -186,3 +274,8 @@ def support(comparison: Comparison) -> Value:
     if comparison.density is None or not comparison.density.bounded:
         return None
     return points.support_fraction(comparison.samples, comparison.density)
+
+
+def _manifold(comparison: Comparison, which: int) -> Value:
+    found = comparison.manifold
+    return None if found is None else {"value": found[which], "n": min(len(comparison.samples), KERNEL_ROWS)}

@@ -96,6 +96,10 @@ class Preset:
         """The result of a study."""
         return self.results / "studies" / f"{name}.json"
 
+    def tournament(self, dataset: str) -> Path:
+        """What the models of a data set say of each other's scores."""
+        return self.results / "tournaments" / f"{dataset}.json"
+
     def reference(self, dataset: str, features: str) -> Path:
         """The statistics of real data."""
         return self.results / "reference" / dataset / f"{features}.npz"

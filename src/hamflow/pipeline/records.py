@@ -20,15 +20,16 @@ class MetricsError(DataError):
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """One metric: its value, None where it does not apply; the samples and the features behind it."""
+    """One metric: its value, None where it does not apply; the samples and the features behind it; its paired resamples."""
 
     value: float | None
     n: int
     features: str
     standard_error: float | None = None
+    resampled: list[float] | None = None
 
     def __post_init__(self) -> None:
-        for number in (self.value, self.standard_error):
+        for number in (self.value, self.standard_error, *(self.resampled or ())):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"a metric is {number}, no finite number")
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from hamflow.metrics import features, suite
 from hamflow.pipeline.paths import BOUND, HSD
 from hamflow.pipeline.records import UNSAMPLED
-from hamflow.report import paper
+from hamflow.report import better, paper
 
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
@@ -70,18 +70,19 @@ def html(tables: Sequence[Grid]) -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
-def grids(frame: pd.DataFrame, titles: Mapping[str, str]) -> list[Grid]:
+def grids(frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple[str, str, str]] = ()) -> list[Grid]:
     """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines.
 
     Args:
         frame: the lines of table1.csv.
         titles: the labels of the data sets.
+        best: (data set, method, metric) that are marked, see `hamflow.report.better`.
     """
     own = frame[frame["sampler"] == UNSAMPLED]
     chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    tables = [_table1(chosen, titles, order)] if order else []
-    tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset]) for dataset in order]
+    tables = [_table1(chosen, titles, order, best)] if order else []
+    tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
 
@@ -115,21 +116,24 @@ def _images_first(frame: pd.DataFrame) -> list[str]:
     return [dataset for _, dataset in sorted(set(pairs))]
 
 
-def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str]) -> Grid:
+def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str], best: Collection) -> Grid:
     heads = {d: suite.headline(set(frame.loc[frame["dataset"] == d, "metric"])) for d in datasets}
-    ours = [("ours", titles[d], suite.about(metric).short, _cell(frame, d, metric)) for d, metric in heads.items()]
+    ours = [("ours", titles[d], suite.about(metric).short, _cell(frame, d, metric, best)) for d, metric in heads.items()]
     theirs = [("the paper", title, "FID", _published(paper.TABLE[key])) for key, title in paper.COLUMNS.items()]
     methods = [*paper.LABELS, *frame["method"]]
-    return _grid("table1", _caption(frame, titles, heads), [*ours, *theirs], methods, frame)
+    marked = any((d, metric) == (dataset, name) for dataset, _, name in best for d, metric in heads.items())
+    caption = _caption(frame, titles, heads) + (f" {better.MEANING}." if marked else "")
+    return _grid("table1", caption, [*ours, *theirs], methods, frame)
 
 
-def _all_metrics(frame: pd.DataFrame, title: str) -> Grid:
+def _all_metrics(frame: pd.DataFrame, title: str, best: Collection) -> Grid:
     dataset, preset = frame.iloc[0][["dataset", "preset"]]
     metrics = {metric: suite.about(metric) for metric in sorted(set(frame["metric"]))}
     exceptions = [_exception(about) for about in metrics.values() if about.better != "lower"]
     caption = f"{title}, preset {preset}: all metrics, value / NFE, lower is better"
     caption += f", but for {', and '.join(exceptions)}" if exceptions else ""
-    columns = [(title, about.short, "", _cell(frame, dataset, metric)) for metric, about in metrics.items()]
+    caption += f"; {better.MEANING}" if any(dataset == marked for marked, *_ in best) else ""
+    columns = [(title, about.short, "", _cell(frame, dataset, metric, best)) for metric, about in metrics.items()]
     return _grid(f"table1-{dataset}", f"{caption}; {_basis(frame)}.", columns, frame["method"], frame)
 
 
@@ -167,7 +171,7 @@ def _grid(name: str, caption: str, columns: Sequence[tuple[str, str, str, Cell]]
     return Grid(name, caption, cells, BOUND in lines)
 
 
-def _cell(frame: pd.DataFrame, dataset: str, metric: str, scale: float = 1, cost: bool = True) -> Cell:
+def _cell(frame: pd.DataFrame, dataset: str, metric: str, best: Collection = (), scale: float = 1, cost: bool = True) -> Cell:
     lines = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric)].set_index("method")
 
     def cell(method: str) -> str:
@@ -175,7 +179,8 @@ def _cell(frame: pd.DataFrame, dataset: str, metric: str, scale: float = 1, cost
             return NONE
         line = lines.loc[method]
         spent = f" / {line['nfe']:g}" if cost and method != BOUND else ""
-        return measurement(scale * line["mean"], scale * line["std"]) + spent
+        mark = better.MARK if (dataset, method, metric) in best else ""
+        return measurement(scale * line["mean"], scale * line["std"]) + mark + spent
 
     return cell
 

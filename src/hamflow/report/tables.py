@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from hamflow.files import write_json, write_text
-from hamflow.pipeline.records import MetricsError, Record, check_together, find, read
-from hamflow.report import layout, paper
+from hamflow.pipeline.records import UNSAMPLED, MetricsError, Record, check_together, find, read
+from hamflow.report import better, layout, paper
 
 COLUMNS = {
     "preset": str,
@@ -54,7 +54,8 @@ def tabulate(metrics: Path | Sequence[Path], output: Path, settings: Collection[
     frame = aggregate(records)
     if frame.empty:
         raise MetricsError("no metric has a value", fix="look at the metrics: `null` stands where one does not apply")
-    output, grids = Path(output), layout.grids(frame, {record.dataset: record.dataset_label for record in records})
+    output, best = Path(output), better.clearly_best(records, layout.largest_budget(frame[frame["sampler"] != UNSAMPLED]))
+    grids = layout.grids(frame, {record.dataset: record.dataset_label for record in records}, best)
     write_text(output / "table1.csv", to_csv(frame))
     write_json(output / "summary.json", summary(frame))
     write_text(output / "table1.md", layout.markdown(grids))

@@ -17,6 +17,8 @@ _HOME = {
     "Discrepancy": "discrepancy",
     "hamiltonian_score_discrepancy": "discrepancy",
     "model_discrepancy": "model",
+    "Tournament": "tournament",
+    "hold_tournament": "tournament",
 }
 
 __all__ = sorted(_HOME)

@@ -134,6 +134,19 @@ def implied_score(model: Any, sigma: float, label: Tensor | None = None, batch: 
     return model.flow.confine(force) if hasattr(model, "flow") else force
 
 
+def implied_denoiser(model: Any, label: Tensor | None = None, batch: int = 1024) -> Denoiser:
+    """The denoiser of a `hamflow.methods.Generator` that has one; label and batch as of `implied_score`."""
+
+    def denoise(y: Tensor, sigma: float) -> Tensor:
+        parts = [
+            model.denoise(y[i : i + batch], sigma, None if label is None else label[i : i + batch][: len(y) - i])
+            for i in range(0, len(y), batch)
+        ]
+        return torch.cat(parts)
+
+    return denoise
+
+
 def metrics_of(settings: Mapping[str, Any], model: Any, dataset: Any, device: Any) -> dict[str, dict[str, Any]]:
     """The discrepancy of a model at every noise level, as metrics `hsd@sigma=...`; its weights are perturbed in place.
 

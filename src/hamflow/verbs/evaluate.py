@@ -81,8 +81,8 @@ def build_reference(
         ConfigurationError: features that do not fit the data.
     """
     from hamflow import data as datasets
-    from hamflow.metrics.embedding import Embedding, bound_rows, reference_rows
-    from hamflow.metrics.reference import save, summarise
+    from hamflow.metrics.embedding import Embedding, bound_rows, reference_of, reference_rows
+    from hamflow.metrics.reference import save
     from hamflow.metrics.suite import FEWEST_ROWS, measure
 
     began = time.perf_counter()
@@ -97,11 +97,11 @@ def build_reference(
         "device": embed.device,
     }
     rows = reference_rows(spec, dataset, embed)
-    whole = summarise(rows, {**facts, "provenance": origin()})
+    whole = reference_of(spec, dataset, embed, rows, {**facts, "provenance": origin()})
     save(reference, whole)
     if output is not None:
         real, against = bound_rows(spec, dataset, embed, rows)
-        whole = whole if against is rows or len(against) < FEWEST_ROWS else summarise(against, facts)
+        whole = whole if against is rows or len(against) < FEWEST_ROWS else reference_of(spec, dataset, embed, against, facts)
         measured = measure(embed.comparison(real, whole))
         setting = {"sampler": "real", "nfe": 0, "seed": 0}
         _write(output / f"{BOUND_SETTING}.json", spec, setting, measured, origin(**facts, seed=0))
@@ -137,6 +137,7 @@ def evaluate(spec: Mapping[str, Any], data: Path, reference: Path, samples: Path
     if not files:
         raise DataError(f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again")
     embed, seconds = Embedding(spec, dataset, device), {}
+    _check_made(reference, statistics, "features_sha256", embed.sha256)
     for left in {path for path in output.glob(f"{setting_of('*', '*')}.json")} - {output / f"{BOUND_SETTING}.json"}:
         left.unlink()
     for path in files:
@@ -187,16 +188,20 @@ def _read_samples(path: Path, spec: Mapping[str, Any], dataset: "Dataset") -> tu
 
 def _check_reference(spec: Mapping[str, Any], dataset: "Dataset", statistics: "Reference", path: Path) -> None:
     for key, value in (("data_sha256", dataset.sha256), ("features", spec["features"])):
-        if statistics.facts.get(key) != value:
-            raise DataError(
-                f"{path} was made with {key} {statistics.facts.get(key)}, but {value} is asked for",
-                why="samples would be compared with other data, or in other features, than the table says",
-                fix=f"delete {path} and build it again: `hamflow evaluate` without --samples",
-            )
+        _check_made(path, statistics, key, value)
     if dataset.kind == "point" and statistics.n != spec["n_samples"]:
         raise DataError(
             f"{path} holds {statistics.n} points, but {spec['n_samples']} samples are to be compared with it",
             why="the distances of finite sets depend on n: only equal n may be compared",
+            fix=f"delete {path} and build it again: `hamflow evaluate` without --samples",
+        )
+
+
+def _check_made(path: Path, statistics: "Reference", key: str, value: str | None) -> None:
+    if statistics.facts.get(key) != value:
+        raise DataError(
+            f"{path} was made with {key} {statistics.facts.get(key)}, but {value} is asked for",
+            why="samples would be compared with other data, or in other features, than the table says",
             fix=f"delete {path} and build it again: `hamflow evaluate` without --samples",
         )
 
