@@ -153,4 +153,4 @@ class FlowGenerator:
         label = None if label is None else label.to(device)
         velocity = count_evaluations(self.flow.unfold(lambda x, t: self.velocity(x, t, label)))
         start = self.flow.terminal(self.flow.noise(SampleDraws(seeds), self.shape).to(device))
-        return self.flow.settle(solve(sampler, velocity, start, times)), velocity.count
+        return self.flow.settle(solve(sampler, velocity, start, times, self.flow)), velocity.count

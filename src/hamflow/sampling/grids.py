@@ -6,7 +6,8 @@ from torch import Tensor
 from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
 
-KINDS = ("edm", "uniform")
+KINDS = ("edm", "uniform", "power")
+POWER = 2  # of the grid `power`: its steps shrink linearly towards the data
 
 
 def time_grid(
@@ -20,7 +21,8 @@ def time_grid(
     """Decreasing times from the flow's horizon to 0.
 
     `edm` spaces sigma^(1/rho) evenly from sigma_max to sigma_min and then adds 0 (Karras et al. 2022, eq. 5), each sigma
-    mapped to the flow's time; `uniform` spaces t. The first time is the horizon itself, where the law of x_T is known exactly.
+    mapped to the flow's time; `uniform` spaces t, `power` t^(1/2).
+    The first time is the horizon itself, where the law of x_T is known exactly.
 
     Args:
         steps: number of intervals, >= 1.
@@ -32,6 +34,8 @@ def time_grid(
         raise ConfigurationError(f"a time grid needs at least 1 step, got {steps}")
     if kind == "uniform":
         return torch.linspace(flow.horizon, 0, steps + 1, dtype=torch.float64)
+    if kind == "power":
+        return flow.horizon * torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** POWER
     if kind != "edm":
         raise ConfigurationError(f"unknown time grid '{kind}'", fix=f"one of {', '.join(KINDS)}")
     largest = flow.sigma(torch.tensor(flow.horizon, dtype=torch.float64)).abs().clamp(max=sigma_max)
