@@ -6,6 +6,7 @@ import torch
 from hamflow.errors import ConfigurationError
 from hamflow.methods import METHODS, Facts
 from hamflow.sampling.learned import learn
+from hamflow.sampling.teleportation import Teleport
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,16 @@ def test_its_density_is_one_in_all(generator):
     x = torch.cartesian_prod(side, side)
     found = generator.log_density(x, steps=20)
     assert float(found.values.exp().sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=0.02)
+
+
+def test_a_teleported_start_costs_nothing_and_shortens_the_way(generator):
+    precise, _ = generator.sample(range(5), "rk4", 400)
+    generator.teleport = Teleport.of(torch.randn(400, 2), 50.0)
+    try:
+        samples, spent = generator.sample(range(5), "multistep", 7)
+        near, _ = generator.sample(range(5), "rk4", 400)
+    finally:
+        generator.teleport = None
+    assert spent == 7
+    assert not torch.equal(samples, precise)
+    torch.testing.assert_close(near, precise, rtol=0, atol=0.1)  # 50 is nearly pure noise: hardly anything was left out

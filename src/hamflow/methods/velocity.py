@@ -24,6 +24,7 @@ from hamflow.sampling.grids import time_grid
 from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
 from hamflow.sampling.solvers import count_evaluations, solve
+from hamflow.sampling.teleportation import Teleport
 from hamflow.training.fit import Batch, Objective, Turn
 
 
@@ -110,6 +111,7 @@ class FlowGenerator:
         self.module, self.flow, self.shape, self.classes = field, field.flow, field.shape, field.classes
         self.sampling = Sampling()
         self.solver: LearnedSolver | None = None  # of sampler `bns`
+        self.teleport: Teleport | None = None  # a start below the horizon, of every sampler but `bns`
         self.metadata: dict[str, Any] = {}
 
     def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
@@ -150,20 +152,23 @@ class FlowGenerator:
         how = self.sampling
         steps: int | str
         integrate: Callable[..., Tensor]
+        teleport = self.teleport if sampler != LEARNED else None
         if sampler == LEARNED:
             steps = nfe
             integrate = LearnedSolver.fitting(self.solver, self.flow, nfe).__call__
         else:
             steps = steps_for(sampler, nfe)
+            start = teleport.time(self.flow) if teleport else None
             count = steps if isinstance(steps, int) else 1
-            times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max)
+            times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max, start)
             integrate = partial(solve, sampler, times=times, flow=self.flow)
         if label is None and self.classes:
             label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
         for start in range(0, len(seeds), how.batch):
             part = slice(start, start + how.batch)
-            samples, cost = self._sample(integrate, seeds[part], None if label is None else label[part])
+            classes = None if label is None else label[part]
+            samples, cost = self._sample(integrate, teleport, seeds[part], classes)
             if steps != ADAPTIVE and cost != nfe:
                 raise AssertionError(f"{sampler} spent {cost} evaluations instead of {nfe}")
             parts.append(samples)
@@ -171,9 +176,13 @@ class FlowGenerator:
         return torch.cat([part.to(parts[-1].device) for part in parts]), spent
 
     @torch.inference_mode()
-    def _sample(self, integrate: Callable[..., Tensor], seeds: range, label: Tensor | None) -> tuple[Tensor, int]:
+    def _sample(
+        self, integrate: Callable[..., Tensor], teleport: Teleport | None, seeds: range, label: Tensor | None
+    ) -> tuple[Tensor, int]:
         device = next(self.module.parameters()).device
         label = None if label is None else label.to(device)
         velocity = count_evaluations(self.flow.unfold(lambda x, t: self.velocity(x, t, label)))
         start = self.flow.terminal(self.flow.noise(SampleDraws(seeds), self.shape).to(device))
+        if teleport:
+            start = teleport(self.flow, start)
         return self.flow.settle(integrate(velocity, start)), velocity.count
