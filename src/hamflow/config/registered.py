@@ -10,11 +10,13 @@ from hamflow.config.sections import Method
 from hamflow.config.specs import options_of
 from hamflow.data import sources
 from hamflow.errors import ConfigurationError, nearest
+from hamflow.flows.base import FLOWS
 from hamflow.methods.base import METHODS
 from hamflow.metrics import features, suite
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
+from hamflow.sampling.solvers import check_flow
 from hamflow.score.estimators import ESTIMATORS
 from hamflow.score.model import ModelSpec
 
@@ -88,6 +90,10 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
     _check_budgets(
         {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}, f"{at}.samplers"
     )
+    if run and "flow" in options:
+        for sampler in entry.get("samplers") or config["sampling"]["settings"]:
+            if sampler in budget.names():
+                check_flow(sampler, FLOWS.get(options["flow"]["name"]))
     for source in run if hasattr(method, "check") else []:
         method.check(source.box)
 

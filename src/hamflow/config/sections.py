@@ -45,7 +45,7 @@ class Method(Options, forbid_unknown_fields=False, kw_only=True, frozen=True):
     label: str
     kind: str = "velocity"  # a module of hamflow.methods registers it
     training: SomeTraining = field(default_factory=dict)  # overrides of `training`, also those of a data set
-    grid: Literal["edm", "uniform"] = "edm"  # time grid of the samplers
+    grid: Literal["edm", "uniform", "power"] = "edm"  # time grid of the samplers
     samplers: Budgets | None = None  # in place of `sampling.settings`
     parents: dict[Name, Name] | None = None  # {role: the method whose checkpoint it starts from}
 

@@ -27,12 +27,12 @@ def check_base(base: Base, generators: Sequence[AffineGenerator]) -> None:
     """
     copied: Any
     copied, q, p = _somewhere(base, base.d)
-    for generator in generators:
-        generator.check_dimension(base.d)
-        found = poisson_bracket(generator, copied.log_prob)(q, p).detach()
-        if float(found.abs().max()) > NOUGHT * (1 + float(generator(q, p).abs().max())):
+    for charge in generators:
+        charge.check_dimension(base.d)
+        found = poisson_bracket(charge, copied.log_prob)(q, p).detach()
+        if float(found.abs().max()) > NOUGHT * (1 + float(charge(q, p).abs().max())):
             raise ConfigurationError(
-                f"the base law is not invariant under '{generator.name}': {{{generator.name}, ln pi}} is not zero",
+                f"the base law is not invariant under '{charge.name}': {{{charge.name}, ln pi}} is not zero",
                 why="by Lemma 1 a flow with {g, H} = 0 carries the symmetry of its base law, and gives none to another; no "
                 "normal law on all of space is the same after a translation, and no box the same after a rotation",
                 fix="rotations: `base: normal`; translations of several particles: `base: mean_free`",
@@ -59,7 +59,7 @@ def check_flow(flow: HamiltonianSequence, generators: Sequence[AffineGenerator],
 @torch.no_grad()
 def _somewhere(module: nn.Module, d: int) -> tuple[nn.Module, Tensor, Tensor]:
     """A copy of a module in float64 with other weights, and random states."""
-    copied, rng = copy.deepcopy(module).double(), draws.generator(0, "symmetry", "check")
+    copied, rng = copy.deepcopy(module).double(), draws.generator(0, "symmetry", "check", "weights")
     for weight in copied.parameters():
         weight.add_(0.1 * draws.normal_like(rng, weight))
     q, p = (torch.from_numpy(rng.standard_normal((STATES, d))) for _ in range(2))
@@ -138,7 +138,7 @@ def asymmetry(generator: AffineGenerator, x: Tensor, seed: int = 0) -> float:
     Args:
         x: data, [N, d], about unit spread. Source: [derived] theory 9.6.
     """
-    rng = draws.generator(seed, "symmetry", generator.name)
+    rng = draws.generator(seed, "symmetry", "features", generator.name)
     x = x.detach().double().cpu()
     waves = torch.from_numpy(rng.standard_normal((x.shape[1], FEATURES))) * torch.from_numpy(rng.uniform(0.5, 2.0, FEATURES))
     phases = torch.from_numpy(rng.uniform(0, 2 * math.pi, FEATURES))

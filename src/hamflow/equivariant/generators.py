@@ -161,7 +161,7 @@ def structure_constants(generators: Sequence[AffineGenerator]) -> Tensor:
 
 def charges(generators: Sequence[AffineGenerator], states: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """g_k along a trajectory of states (q, p) [N, d]: [times, k, N]; constant in time where {g_k, H} = 0 (Noether)."""
-    return torch.stack([torch.stack([generator(q, p) for generator in generators]) for q, p in states])
+    return torch.stack([torch.stack([charge(q, p) for charge in generators]) for q, p in states])
 
 
 def _axis(d: int, axis: int) -> int:

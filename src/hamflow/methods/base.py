@@ -63,11 +63,11 @@ class Sampling(Options, kw_only=True, frozen=True):
     """How a generator spends its evaluations; the defaults are those of Karras et al. 2022.
 
     Attributes:
-        grid: edm (rho-spaced sigma) or uniform in t. rho: curvature of the edm grid.
+        grid: edm (rho-spaced sigma), uniform in t or power (t^(1/2) evenly spaced). rho: curvature of the edm grid.
         sigma_min, sigma_max: its noise levels, data units. batch: samples at a time; without influence on them.
     """
 
-    grid: Literal["edm", "uniform"] = "edm"
+    grid: Literal["edm", "uniform", "power"] = "edm"
     rho: Annotated[float, Meta(ge=1)] = 7.0
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0

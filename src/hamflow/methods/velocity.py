@@ -1,7 +1,8 @@
 """Velocity regression: every Hamiltonian generative flow, from diffusion to reflection."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -22,7 +23,10 @@ from hamflow.parameterisation.base import PARAMETERISATIONS
 from hamflow.registry import NotNegative, Options
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
+from hamflow.sampling.learned import LEARNED, LearnedSolver
+from hamflow.sampling.likelihood import LogDensity, log_density
 from hamflow.sampling.solvers import count_evaluations, solve
+from hamflow.sampling.teleportation import Teleport
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
 
@@ -128,6 +132,8 @@ class FlowGenerator:
     def __init__(self, field: VelocityField):
         self.module, self.flow, self.shape, self.classes = field, field.flow, field.shape, field.classes
         self.sampling = Sampling()
+        self.solver: LearnedSolver | None = None  # of sampler `bns`
+        self.teleport: Teleport | None = None  # a start below the horizon, of every sampler but `bns`
         self.metadata: dict[str, Any] = {}
 
     def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
@@ -153,16 +159,38 @@ class FlowGenerator:
             raise NotOffered(f"flow '{self.flow.name}' implies no denoiser of normal noise: its velocity determines none")
         return y + broadcast(sigma, y) ** 2 * self.score(y, sigma, label)
 
+    def log_density(self, x: Tensor, label: Tensor | None = None, **options: Any) -> LogDensity:
+        """log p(x_0) of data, nats; options as `hamflow.sampling.likelihood.log_density`.
+
+        Args:
+            x: [N, *shape], data units. label: int64 [N] for a conditional model.
+        Raises:
+            NotOffered: the flow does not start from a normal law (reflection).
+        """
+        return log_density(lambda y, t: self.velocity(y, t, label), self.flow, x, **options)
+
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive)."""
-        steps, how = steps_for(sampler, nfe), self.sampling
-        times = time_grid(self.flow, steps if isinstance(steps, int) else 2, how.grid, how.rho, how.sigma_min, how.sigma_max)
+        how = self.sampling
+        steps: int | str
+        integrate: Callable[..., Tensor]
+        teleport = self.teleport if sampler != LEARNED else None
+        if sampler == LEARNED:
+            steps = nfe
+            integrate = LearnedSolver.fitting(self.solver, self.flow, nfe).__call__
+        else:
+            steps = steps_for(sampler, nfe)
+            start = teleport.time(self.flow) if teleport else None
+            count = steps if isinstance(steps, int) else 2
+            times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max, start)
+            integrate = partial(solve, sampler, times=times, flow=self.flow)
         if label is None and self.classes:
             label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
         for start in range(0, len(seeds), how.batch):
             part = slice(start, start + how.batch)
-            samples, cost = self._sample(sampler, times, seeds[part], None if label is None else label[part])
+            classes = None if label is None else label[part]
+            samples, cost = self._sample(integrate, teleport, seeds[part], classes)
             if steps != ADAPTIVE and cost != nfe:
                 raise AssertionError(f"{sampler} spent {cost} evaluations instead of {nfe}")
             parts.append(samples)
@@ -170,9 +198,13 @@ class FlowGenerator:
         return torch.cat([part.to(parts[-1].device) for part in parts]), spent
 
     @torch.inference_mode()
-    def _sample(self, sampler: str, times: Tensor, seeds: range, label: Tensor | None) -> tuple[Tensor, int]:
+    def _sample(
+        self, integrate: Callable[..., Tensor], teleport: Teleport | None, seeds: range, label: Tensor | None
+    ) -> tuple[Tensor, int]:
         device = next(self.module.parameters()).device
         label = None if label is None else label.to(device)
         velocity = count_evaluations(self.flow.unfold(lambda x, t: self.velocity(x, t, label)))
         start = self.flow.terminal(self.flow.noise(SampleDraws(seeds), self.shape).to(device))
-        return self.flow.settle(solve(sampler, velocity, start, times)), velocity.count
+        if teleport:
+            start = teleport(self.flow, start)
+        return self.flow.settle(integrate(velocity, start)), velocity.count

@@ -1,6 +1,7 @@
 """The cost of each sampler: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
 
 from hamflow.errors import ConfigurationError
+from hamflow.sampling import denoising as _registered  # noqa: F401  # the samplers that know the flow
 from hamflow.sampling.solvers import SOLVERS, get
 
 ADAPTIVE = "auto"  # the budget of a sampler that chooses its own steps and reports what it spent
@@ -23,7 +24,8 @@ def steps_for(sampler: str, nfe: int | str) -> int | str:
     Raises:
         ConfigurationError: an unknown sampler, or a budget that it cannot spend exactly; names the nearest possible.
     """
-    _, slope, offset, _ = get(sampler)
+    solver = get(sampler)
+    slope, offset = solver.slope, solver.offset
     if slope == 0 or nfe == ADAPTIVE:
         if slope == 0 and nfe == ADAPTIVE:
             return ADAPTIVE

@@ -13,33 +13,39 @@ from hamflow.errors import ConfigurationError, nearest
 if TYPE_CHECKING:  # the parameters, which name samplers and their budgets, are checked without torch
     from torch import Tensor
 
+    from hamflow.flows import HamiltonianFlow
+
     Velocity = Callable[[Tensor, Tensor], Tensor]
-    Integrate = Callable[[Velocity, Tensor, Tensor], Tensor]
+    Integrate = Callable[..., Tensor]
 
 
 class Solver(NamedTuple):
     """A sampler: its function, its cost and its order.
 
     Fields:
-        integrate: (velocity, x, times) -> x at the last of the times.
+        integrate: (velocity, x, times) -> x at the last of the times; one that knows the flow has it as a fourth argument.
         slope, offset: `steps` steps cost slope * steps + offset evaluations; slope 0 for one that chooses its own steps.
         order: of its global error in the step, None for one that chooses its own steps.
+        knows_flow: whether it needs the flow, which must be linear: its denoiser and its noise level are integrated.
     """
 
     integrate: Integrate
     slope: int
     offset: int
     order: int | None
+    knows_flow: bool = False
 
 
 SOLVERS: dict[str, Solver] = {}
 
 
-def register(slope: int, offset: int = 0, order: int | None = None) -> Callable[[Integrate], Integrate]:
+def register(
+    slope: int, offset: int = 0, order: int | None = None, knows_flow: bool = False
+) -> Callable[[Integrate], Integrate]:
     """Decorator: enter a function as the sampler of its name; see `Solver`."""
 
     def enter(integrate: Integrate) -> Integrate:
-        SOLVERS[integrate.__name__] = Solver(integrate, slope, offset, order)
+        SOLVERS[integrate.__name__] = Solver(integrate, slope, offset, order, knows_flow)
         return integrate
 
     return enter
@@ -56,7 +62,19 @@ MULTISTEP_ORDER = 3
 DOPRI5_TOLERANCE = 1e-5  # relative and absolute, data units
 
 
-def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+def check_flow(name: str, flow: HamiltonianFlow | type[HamiltonianFlow] | None) -> None:
+    """Raise ConfigurationError for a sampler that needs a linear flow, and another one or none."""
+    linear = hasattr(flow, "denoiser_from_velocity")
+    if get(name).knows_flow and not linear:
+        given = f"flow '{flow.name}' has none" if flow is not None else "no flow is given"
+        raise ConfigurationError(
+            f"sampler '{name}' integrates the flow's denoiser, but {given}",
+            why="it needs E[x_0 | x_t], which the velocity of a linear flow determines",
+            fix=f"one of {', '.join(other for other, solver in SOLVERS.items() if not solver.knows_flow)}",
+        )
+
+
+def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor, flow: HamiltonianFlow | None = None) -> Tensor:
     """Integrate dx/dt = V(x, t) from times[0] to times[-1].
 
     Args:
@@ -64,10 +82,11 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
         velocity: V(x, t) -> shaped like x; called with float64 x and scalar float64 t.
         x: state at times[0], [N, *dims].
         times: strictly monotone, [K + 1]; decreasing to generate. The adaptive dopri5 uses its two ends only.
+        flow: whose velocity this is; only the samplers that integrate its denoiser or noise use it.
     Returns:
         The state at times[-1], float64, [N, *dims].
     Raises:
-        ConfigurationError: an unknown sampler, or times that are not strictly monotone.
+        ConfigurationError: an unknown sampler, times that are not strictly monotone, or no linear flow where one is needed.
     """
     import torch
 
@@ -76,8 +95,9 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
     steps = times.diff()
     if len(times) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ConfigurationError(f"a time grid must be strictly monotone and have at least 2 points, got {times.tolist()}")
+    check_flow(name, flow)
     # float32 rounding of the state would hide the truncation error of the later steps
-    return solver.integrate(velocity, x.double(), times.to(x.device))
+    return solver.integrate(velocity, x.double(), times.to(x.device), *([flow] if solver.knows_flow else []))
 
 
 class CountedVelocity:
@@ -149,6 +169,18 @@ def multistep(velocity: Velocity, x: Tensor, times: Tensor, order: int = MULTIST
         weights = adams_bashforth_weights(times[i + 1 - len(slopes) : i + 2].tolist())
         x = x + (t_next - t) * sum(w * slope for w, slope in zip(weights, slopes, strict=True))
     return x
+
+
+@register(slope=1, order=2)
+def multistep_2(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """`multistep` of order 2."""
+    return multistep(velocity, x, times, 2)
+
+
+@register(slope=1, order=2)
+def multistep_4(velocity: Velocity, x: Tensor, times: Tensor) -> Tensor:
+    """`multistep` of order 4."""
+    return multistep(velocity, x, times, 4)
 
 
 def adams_bashforth_weights(times: list[float]) -> list[float]:

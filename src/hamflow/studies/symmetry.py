@@ -63,7 +63,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """A row for each (constraint, size): its runs, and mean and standard deviation over them."""
     spec = convert(Spec, values, "studies.symmetry")
     law, rows, seconds = RingsDensity(), [], {}
-    test = law.sample(spec.evaluation, draws.generator(spec.seed, "evaluation"))
+    test = law.sample(spec.evaluation, draws.generator(spec.seed, "study", "symmetry", "test"))
     floor = -law.log_prob(test)
     for size in spec.sizes:
         for constraint in spec.constraints:
@@ -86,7 +86,7 @@ def _run(spec: Spec, law: RingsDensity, test: torch.Tensor, constraint: Constrai
     options = spec.method | (spec.soft if constraint == "soft" else {}) | {"constraint": constraint}
     method = convert(EquivariantFlow, options, "studies.symmetry.method")
     plan = convert(DensityTraining, spec.training, "studies.symmetry.training")
-    data = law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", "training")).float()
+    data = law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", "symmetry", "training")).float()
     facts = Facts(name="rings", shape=(2,), classes=0, sigma_data=float(data.std()), box=(-5.0, 5.0), network={})
     objective = method.objective(facts, {}, seed)
     state, curve = State(objective, plan), []

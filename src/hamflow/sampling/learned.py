@@ -1,0 +1,212 @@
+"""Learned solvers: the times and coefficients of a few evaluations, fitted to precise solutions of one field."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hamflow.draws import generator
+from hamflow.errors import CheckpointError, ConfigurationError, DivergenceError
+from hamflow.files import load_tensors, save_tensors
+from hamflow.flows import HamiltonianFlow
+from hamflow.sampling.grids import time_grid
+from hamflow.sampling.solvers import adams_bashforth_weights, solve
+
+LEARNED = "bns"  # the sampler of a generator that has a learned solver
+PAIRS_AT_A_TIME = 128
+
+Field = Callable[[Tensor, Tensor], Tensor]
+
+
+class LearnedSolver(NamedTuple):
+    """x_{i+1} = x_0 + sum_{j <= i} b_ij V(x_j, t_j): a bespoke non-stationary solver with a_i = 1 (arXiv:2403.01329, eq. 11).
+
+    Attributes:
+        times: float64 [n + 1], time units, from the horizon to 0; the last is no evaluation.
+        weights: b, float64 [n, n], lower triangular, time units.
+        flow: {name, **options}, of the field that it was fitted to.
+    """
+
+    times: Tensor
+    weights: Tensor
+    flow: dict[str, Any]
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field."""
+        return len(self.weights)
+
+    def __call__(self, velocity: Field, x: Tensor) -> Tensor:
+        """The state at t = 0, float64, from x at the horizon, [N, *dims]."""
+        return _run(velocity, x.double(), self.times.to(x.device), self.weights.to(x.device))
+
+    def save(self, path: str | Path) -> None:
+        """Write it, as a checkpoint is written: complete or not at all, with a checksum."""
+        save_tensors(path, {"times": self.times, "weights": self.weights}, {"kind": "solver", "flow": self.flow})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LearnedSolver":
+        """Read it. Raises CheckpointError: absent, truncated, altered, or no solver."""
+        tensors, metadata = load_tensors(path)
+        times: Any
+        weights: Any
+        flow: Any
+        times, weights, flow = tensors.get("times"), tensors.get("weights"), metadata.get("flow")
+        right = metadata.get("kind") == "solver" and isinstance(flow, dict) and times is not None and weights is not None
+        if right:
+            n = len(weights) if weights.ndim else 0
+            right = weights.shape == (n, n) and times.shape == (n + 1,) and n > 0
+            right = right and all(part.dtype == torch.float64 and bool(part.isfinite().all()) for part in (times, weights))
+            right = right and bool((times.diff() < 0).all())
+        if not right:
+            raise CheckpointError(f"{path} is no learned solver", fix="learn it again with `hamflow.sampling.learned.learn`")
+        return cls(times, weights, flow)
+
+    @staticmethod
+    def fitting(solver: "LearnedSolver | None", flow: HamiltonianFlow, nfe: int | str) -> "LearnedSolver":
+        """The solver, if it is of this flow and this number of evaluations. Raises ConfigurationError otherwise."""
+        fix = "`generator.solver = LearnedSolver.load(path)`, after `learn` for this flow and nfe"
+        if solver is None:
+            raise ConfigurationError(f"sampler '{LEARNED}' needs a learned solver, and this generator has none", fix=fix)
+        if solver.flow != _facts(flow):
+            raise ConfigurationError(
+                f"the learned solver is of flow {solver.flow}, not of {_facts(flow)}",
+                why="its times and coefficients are those of one field",
+                fix=fix,
+            )
+        if solver.nfe != nfe:
+            raise ConfigurationError(f"the learned solver spends {solver.nfe} evaluations; got nfe = {nfe!r}", fix=fix)
+        return solver
+
+
+def learn(
+    velocity: Field,
+    flow: HamiltonianFlow,
+    starts: Tensor,
+    nfe: int,
+    *,
+    times_only: bool = False,
+    steps: int = 800,
+    batch: int = 32,
+    learning_rate: float = 5e-3,
+    precise: int = 50,
+    grids: list[Tensor] | None = None,
+    seed: int = 0,
+) -> LearnedSolver:
+    """Fit times and coefficients to precise solutions; the start is Adams-Bashforth of order 3 on the best given grid.
+
+    The loss is the mean over samples of the root mean square error. Its square is ruled by the rare samples at a decision
+    boundary, its logarithm forgets them.
+
+    Args:
+        velocity: V(x, t), differentiable in both; its own weights do not move.
+        starts: x_T, [N, *dims], for example 512. nfe: evaluations, >= 1.
+        times_only: learn the times alone; the coefficients stay Adams-Bashforth's of the grid (as LD3, arXiv:2410.10356).
+        steps, batch, learning_rate: of Adam, with a cosine to zero. precise: steps of rk4 of the solutions.
+        grids: decreasing times to begin from, each [nfe + 1]; None: `hand_made_grids`.
+        seed: of the order of the pairs.
+    Raises:
+        ConfigurationError: nfe < 1. DivergenceError: the field is not finite on the way.
+    Source: Shaul et al. 2024 (arXiv:2403.01329); the loss and the start are measured choices (docs/theory.md 6.5).
+    """
+    starts = starts.detach().double()
+    ends = precise_ends(velocity, flow, starts, precise)
+    with torch.no_grad():
+        candidates = hand_made_grids(flow, nfe) if grids is None else grids
+        few = slice(0, PAIRS_AT_A_TIME)
+        errors = [
+            float(_error(_run(velocity, starts[few], times, _adams(times)), ends[few]).nan_to_num(math.inf))
+            for times in candidates
+        ]
+    start = candidates[errors.index(min(errors))].to(starts)
+    lengths = start.diff()  # negative
+    logits = (lengths / lengths.sum()).log().clone().requires_grad_()
+    free = (_adams(start) / lengths).requires_grad_(not times_only)  # in units of the steps: numbers of order 1
+    moving = [logits] if times_only else [logits, free]
+    adam = torch.optim.Adam(moving, lr=learning_rate)
+    ramp = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    rng = generator(seed, "solver")
+
+    def numbers() -> tuple[Tensor, Tensor]:
+        after = logits.softmax(0).cumsum(0)[:-1]
+        times = flow.horizon * torch.cat([torch.ones_like(after[:1]), 1 - after, torch.zeros_like(after[:1])])
+        times = times if len(after) else start
+        return times, _adams(times) if times_only else (free * lengths).tril()
+
+    for _ in range(steps):
+        rows = torch.from_numpy(rng.choice(len(starts), min(batch, len(starts)), replace=False)).to(starts.device)
+        loss = _error(_run(velocity, starts[rows], *numbers()), ends[rows])
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(moving, 1.0)
+        adam.step()
+        ramp.step()
+    times, weights = (part.detach().cpu().clone() for part in numbers())
+    if not bool(times.isfinite().all() and weights.isfinite().all()):
+        raise DivergenceError("the learned solver is not finite", fix="a smaller `learning_rate`")
+    return LearnedSolver(times, weights, _facts(flow))
+
+
+def precise_ends(velocity: Field, flow: HamiltonianFlow, starts: Tensor, steps: int = 50) -> Tensor:
+    """x_0 for each x_T by `steps` steps of rk4 on the EDM grid, float64 [N, *dims].
+
+    Raises: DivergenceError: it is not finite.
+    """
+    with torch.no_grad():
+        parts = starts.split(PAIRS_AT_A_TIME)
+        ends = torch.cat([solve("rk4", velocity, part, time_grid(flow, steps)) for part in parts])
+    if not bool(ends.isfinite().all()):
+        raise DivergenceError("precise solutions of the field are not finite", fix="look at the model's training curve")
+    return ends
+
+
+def hand_made_grids(flow: HamiltonianFlow, steps: int) -> list[Tensor]:
+    """Grids to choose from: uniform, power, and EDM's with several curvatures and smallest noise levels."""
+    shapes = [(rho, low) for rho in (1.5, 3.0, 7.0) for low in (0.002, 0.02, 0.1)]
+    edm = [time_grid(flow, steps, "edm", rho, low, high) for rho, low in shapes for high in (3.0, 10.0, 80.0)]
+    return [time_grid(flow, steps, "uniform"), time_grid(flow, steps, "power"), *edm]
+
+
+def _run(velocity: Field, x: Tensor, times: Tensor, weights: Tensor) -> Tensor:
+    slopes: list[Tensor] = []
+    state = x
+    for i in range(len(weights)):
+        slopes.append(velocity(state, times[i]).to(x.dtype))
+        state = x + torch.stack(slopes, -1) @ weights[i, : i + 1]
+    return state
+
+
+def _adams(times: Tensor, order: int = 3) -> Tensor:
+    """b of Adams-Bashforth, cumulative, [n, n]; differentiable in the times."""
+    n = len(times) - 1
+    rows = torch.zeros(n, n, dtype=times.dtype, device=times.device)
+    for i in range(n):
+        first = max(0, i + 1 - order)
+        rows = rows + torch.nn.functional.pad(_adams_row(times[first : i + 2]), (first, n - 1 - i)) * _unit(i, rows)
+    return rows.cumsum(0)
+
+
+def _adams_row(times: Tensor) -> Tensor:
+    if not times.requires_grad:
+        length = float(times[-1] - times[-2])
+        return times.new_tensor(adams_bashforth_weights(times.tolist())[::-1]) * length
+    step = times[-1] - times[-2]
+    powers = torch.arange(len(times) - 1, dtype=times.dtype, device=times.device)
+    nodes = (times[:-1] - times[-2]) / step
+    return step * torch.linalg.solve(nodes[None, :] ** powers[:, None], 1 / (powers + 1))
+
+
+def _unit(i: int, like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype, device=like.device)[:, i : i + 1]
+
+
+def _error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over samples of the root mean square error."""
+    return ((found - wanted).square().flatten(1).mean(1) + 1e-24).sqrt().mean()
+
+
+def _facts(flow: HamiltonianFlow) -> dict[str, Any]:
+    return {"name": flow.name, **flow.options}

@@ -1,0 +1,59 @@
+"""A trained field's generator: learned solver and likelihood, through its own methods."""
+
+import pytest
+import torch
+
+from hamflow.errors import ConfigurationError
+from hamflow.methods import METHODS, Facts
+from hamflow.sampling.learned import learn
+from hamflow.sampling.teleportation import Teleport
+
+
+@pytest.fixture(scope="module")
+def generator():
+    facts = Facts(
+        name="points", shape=(2,), classes=0, sigma_data=1.0, box=(-3.0, 3.0), network={"kind": "mlp", "width": 16, "depth": 1}
+    )
+    options = {"flow": {"name": "oscillation"}, "parameterisation": "velocity", "times": {"law": "uniform"}}
+    method = METHODS.build("velocity", **options)
+    return method.generator(method.objective(facts, {}, 0).requires_grad_(False).eval())
+
+
+def test_bns_spends_what_was_asked_and_is_refused_otherwise(generator):
+    with pytest.raises(ConfigurationError, match="none"):
+        generator.sample(range(3), "bns", 3)
+    generator.solver = learn(generator.velocity, generator.flow, torch.randn(16, 2), 3, steps=2, precise=4)
+    samples, spent = generator.sample(range(3), "bns", 3)
+    assert (samples.shape, spent) == ((3, 2), 3)
+    assert bool(samples.isfinite().all())
+    with pytest.raises(ConfigurationError, match="nfe = 4"):
+        generator.sample(range(3), "bns", 4)
+
+
+def test_samplers_in_the_denoiser_reach_it_too(generator):
+    precise, _ = generator.sample(range(5), "rk4", 400)
+    for sampler in ("dpmpp_2m", "dpmpp_3m", "unipc", "ipndm"):
+        samples, spent = generator.sample(range(5), sampler, 200)
+        assert spent == 200
+        torch.testing.assert_close(samples, precise, rtol=0, atol=0.02)
+
+
+def test_its_density_is_one_in_all(generator):
+    """A sum of exp(log p) over a lattice that holds nearly all of the mass."""
+    side = torch.linspace(-6, 6, 61, dtype=torch.float64)
+    x = torch.cartesian_prod(side, side)
+    found = generator.log_density(x, steps=20)
+    assert float(found.values.exp().sum() * (side[1] - side[0]) ** 2) == pytest.approx(1, abs=0.02)
+
+
+def test_a_teleported_start_costs_nothing_and_shortens_the_way(generator):
+    precise, _ = generator.sample(range(5), "rk4", 400)
+    generator.teleport = Teleport.of(torch.randn(400, 2), 50.0)
+    try:
+        samples, spent = generator.sample(range(5), "multistep", 7)
+        near, _ = generator.sample(range(5), "rk4", 400)
+    finally:
+        generator.teleport = None
+    assert spent == 7
+    assert not torch.equal(samples, precise)
+    torch.testing.assert_close(near, precise, rtol=0, atol=0.1)  # 50 is nearly pure noise: hardly anything was left out
