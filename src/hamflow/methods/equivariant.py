@@ -92,7 +92,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
                 why="every particle has equally many",
                 fix="set `particles` to a divisor",
             )
-        with draws.seeded("cpu", seed, "weights", "equivariant"):
+        with draws.seeded("cpu", seed, "equivariant", "density", "weights"):
             density = self.density(d, data.sigma_data)
         return EquivariantObjective(self, density, self.generators(d), data.shape)
 

@@ -133,7 +133,7 @@ def hold_tournament(
     weights = average_weights(grid)
     noise = smoothing_noise(seed, data)
     noisy = data + sigma * noise
-    v = draws.normal_like(draws.generator(seed, "discrepancy", "velocities"), data)
+    v = draws.normal_like(draws.generator(seed, "tournament", "velocities"), data)
     losses = [_rows(denoisers[name](noisy, sigma) - data) / (sigma**2 * dimension) for name in names]
     gains, bounds = np.empty((2, len(names), len(names), len(data)))
     for a, name in enumerate(names):
@@ -183,7 +183,7 @@ def tournaments(settings: Mapping[str, Any], models: Mapping[str, Any], dataset:
 
 def _samples(spec: ModelSpec, models: Mapping[str, Any], dataset: Any) -> tuple[Tensor, Tensor | None, str]:
     """(data, their labels, where they are from)."""
-    rng, law = draws.generator(spec.seed, "discrepancy", "rows"), dataset.density()
+    rng, law = draws.generator(spec.seed, "tournament", "rows"), dataset.density()
     if law is not None and not any(model.classes for model in models.values()):
         return law.sample(spec.samples, rng).float(), None, "law"
     held_out = bool(dataset.manifest["split"]["test"])
