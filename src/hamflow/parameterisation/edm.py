@@ -4,13 +4,11 @@ import torch
 from torch import Tensor
 
 from hamflow.dynamics import broadcast
-from hamflow.errors import ConfigurationError
-from hamflow.flows import HamiltonianFlow
-from hamflow.parameterisation.base import PARAMETERISATIONS, Network, Parameterisation
+from hamflow.parameterisation.base import PARAMETERISATIONS, Network, OfDiffusion
 
 
 @PARAMETERISATIONS.register("edm")
-class EDM(Parameterisation):
+class EDM(OfDiffusion):
     """D(x; sigma) = c_skip x + c_out F(c_in x, ln(sigma)/4), sigma = t, of Karras et al. 2022 (arXiv:2206.00364, table 1).
 
     In terms of the velocity V = (x - D) / sigma:
@@ -20,13 +18,7 @@ class EDM(Parameterisation):
     (sigma^2 + s_d^2) / s_d^2 on the velocity loss.
     """
 
-    def __init__(self, flow: HamiltonianFlow, sigma_data: float):
-        if flow.name != "diffusion":
-            raise ConfigurationError(
-                f"parameterisation 'edm' belongs to flow 'diffusion', not to '{flow.name}'",
-                fix="use 'velocity': with alpha = 1/sigma_data the oscillation flow needs no preconditioning at all",
-            )
-        super().__init__(flow, sigma_data)
+    name = "edm"
 
     def velocity(self, network: Network, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
         sigma = broadcast(t, x)
