@@ -25,4 +25,5 @@ class VP(OfDiffusion):
         return network(x / torch.sqrt(broadcast(t, x) ** 2 + 1), self.noise_label(x, t), label)
 
     def noise_label(self, x: Tensor, t: float | Tensor) -> Tensor:
-        return (LAST_LABEL * time_of(torch.as_tensor(t, dtype=x.dtype, device=x.device))).expand(x.shape[0])
+        s = time_of(torch.as_tensor(t, dtype=torch.float64, device=x.device))  # of 999 waves float32 would lose the last digits
+        return (LAST_LABEL * s).to(x.dtype).expand(x.shape[0])
