@@ -115,3 +115,11 @@ def test_auto_values_come_from_the_data():
     assert flows.resolve({"name": "oscillation", "alpha": "auto"}, 0.5, (-1, 1)).alpha == 2.0
     box = flows.resolve({"name": "reflection", "horizon": "auto", "speed": 2.0}, 0.5, (-3.0, 1.0))
     assert (box.low, box.high, box.horizon) == (-3.0, 1.0, 3.0)
+
+
+def test_a_box_is_widened_about_its_middle():
+    box = flows.resolve({"name": "reflection", "horizon": "auto", "speed": 2.0, "widen": 2.0}, 0.5, (-3.0, 1.0))
+    assert (box.low, box.high, box.horizon) == (-5.0, 3.0, 6.0)
+    assert flows.build("reflection", **box.options).options == box.options
+    with pytest.raises(ConfigurationError, match="widen"):
+        flows.build("reflection", widen=0.5)

@@ -59,7 +59,7 @@ def fold(x: Tensor, v: Tensor, low: float | Tensor, high: float | Tensor) -> tup
     Source:
         [derived] Unfolding: the reflected path is the straight one on a line of mirrored boxes, period 2 (high - low).
     """
-    width = torch.as_tensor(high, dtype=x.dtype, device=x.device) - torch.as_tensor(low, dtype=x.dtype, device=x.device)
+    width = torch.as_tensor(high, dtype=x.dtype) - torch.as_tensor(low, dtype=x.dtype)  # of numbers on the CPU: no host waits
     if not bool((width > 0).all()):
         raise ValueError(f"the box needs low < high, got [{low}, {high}]")
     r = torch.remainder(x - low, 2 * width)  # in [0, 2 width): the first half is the box itself, the second its mirror image

@@ -28,6 +28,11 @@ class HamiltonianFlow(ABC):
     horizon: float  # T, time units
 
     @property
+    def latest(self) -> float:
+        """The latest time of a training, time units: the horizon, unless a flow says otherwise."""
+        return self.horizon
+
+    @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
         """The options that rebuild this flow: build(name, **options)."""

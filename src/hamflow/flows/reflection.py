@@ -1,9 +1,10 @@
 """Reflection HGF: free flight between elastic walls."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from hamflow.dynamics import ElasticBox, broadcast, drift, fold, zero
@@ -23,6 +24,8 @@ class Reflection(HamiltonianFlow):
     [derived, theory 5.2]. V says nothing about E[x_0 | x_t], so there is no denoiser.
     Args:
         low, high: the walls, data units; "auto" in the parameters: the data set's box.
+        widen: the walls stand so many times as far from the middle of [low, high]. Data that touch the walls, as black pixels
+            do, need about 2 (theory 5.6).
         speed: S, standard deviation of v_0, data units per unit time.
         horizon: T, time units; "auto": 1.5 box widths / speed.
     Source: arXiv:2410.20470, Reflection HGF.
@@ -36,8 +39,12 @@ class Reflection(HamiltonianFlow):
         high: float | Auto = 1.0,
         speed: Positive = 1.0,
         horizon: Positive | Auto | None = None,
+        widen: Annotated[float, Meta(ge=1)] = 1.0,
     ):
         self.low, self.high, self.speed = float(low), float(high), float(speed)
+        if widen != 1:
+            middle, half = (self.low + self.high) / 2, widen * (self.high - self.low) / 2
+            self.low, self.high = middle - half, middle + half
         if not self.low < self.high:
             raise ConfigurationError(f"the box of flow 'reflection' needs low < high, got [{low}, {high}]")
         self.width = self.high - self.low

@@ -1,8 +1,11 @@
 """Laws of the training times: from a uniform number in (0, 1) to t in [0, T]."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
 from hamflow.registry import Positive, Registry
 
@@ -14,10 +17,10 @@ def draw_times(entry: dict, flow: HamiltonianFlow, u: Tensor) -> Tensor:
 
     Args:
         u: uniform numbers in (0, 1), [N]; stratified ones give stratified times.
-    Returns: [N], in [0, flow.horizon], time units.
+    Returns: [N], in [0, flow.latest], time units.
     """
     options = dict(entry)
-    return LAWS.build(options.pop("law"), flow=flow, u=u, **options).clamp(max=flow.horizon)
+    return LAWS.build(options.pop("law"), flow=flow, u=u, **options).clamp(max=flow.latest)
 
 
 @LAWS.register("uniform")
@@ -36,3 +39,15 @@ def log_normal(flow: HamiltonianFlow, u: Tensor, mean: float, std: Positive) -> 
 def log_uniform(flow: HamiltonianFlow, u: Tensor, decades: Positive) -> Tensor:
     """t log-uniform on [T 10^-decades, T]."""
     return flow.horizon * 10 ** (decades * (u - 1))
+
+
+@LAWS.register("log_uniform_sigma")
+def log_uniform_sigma(flow: HamiltonianFlow, u: Tensor, low: Positive, high: Positive | None = None) -> Tensor:
+    """ln sigma uniform on [ln low, ln high], data units; high: by default that of the horizon, which is then finite."""
+    top = flow.sigma(torch.tensor(flow.horizon, dtype=u.dtype)).item() if high is None else high
+    if not (low < top < math.inf):
+        raise ConfigurationError(
+            f"times of law 'log_uniform_sigma' need low < high < infinity, got low = {low}, high = {top}",
+            fix="`times.low` below `times.high`; without `high`, a flow that ends at a finite noise level",
+        )
+    return flow.time(low * (top / low) ** u)

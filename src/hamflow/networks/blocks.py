@@ -1,9 +1,12 @@
 """The blocks of the U-Net."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -14,7 +17,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
+def zeroed(layer: Layer) -> Layer:
     """The layer with all parameters zero, so that the block that it ends begins as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -55,12 +58,13 @@ class Attention(nn.Module):
     """Self-attention over the pixels, around a skip.
 
     Args:
-        channels: width; heads of at most 64 channels.
+        channels: width.
+        heads: their number; None: heads of at most 64 channels.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, heads: int | None = None):
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = heads or max(1, channels // 64)
         while channels % self.heads:
             self.heads -= 1
         self.norm = group_norm(channels)

@@ -27,6 +27,47 @@ class NoiseEmbedding(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+class PositionalEmbedding(nn.Module):
+    """Sines and cosines of the noise label at angular frequencies from 1 down to 1/10000.
+
+    Args:
+        channels: number of features, even, at least 4.
+    Source: Ho et al. 2020 (arXiv:2006.11239), made for labels from 0 to 1000; DDPM++.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        exponents = torch.linspace(0, 1, channels // 2, dtype=torch.float64)
+        self.register_buffer("frequencies", (1e-4**exponents).float(), persistent=False)
+
+    def forward(self, noise_label: Tensor) -> Tensor:
+        """[N] -> [N, channels]."""
+        angles = noise_label[:, None] * self.frequencies.to(noise_label.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """Sines and cosines of the noise label at random frequencies 2 pi N(0, scale^2), which stay as they were drawn.
+
+    Args:
+        channels: number of features, even. scale: standard deviation of the frequencies, cycles per unit of the label.
+    Source: Tancik et al. 2020 (arXiv:2006.10739), as NCSN++ uses it.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, scale: float = 16.0):
+        super().__init__()
+        self.register_buffer("frequencies", nn.init.normal_(torch.empty(channels // 2), std=2 * math.pi * scale))
+
+    def forward(self, noise_label: Tensor) -> Tensor:
+        """[N] -> [N, channels]."""
+        angles = noise_label[:, None] * self.frequencies.to(noise_label.dtype)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class Conditioning(nn.Module):
     """The vector that tells every layer the noise level, and the class where there is one.
 
@@ -43,12 +84,12 @@ class Conditioning(nn.Module):
         self.layers = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels), nn.SiLU())
 
     def forward(self, noise_label: Tensor, class_label: Tensor | None) -> Tensor:
-        """[N], int64 [N] -> [N, channels]. Raises ValueError if labels are missing or not wanted."""
+        """[N], int64 [N] (-1: no class) -> [N, channels]. Raises ValueError if labels are missing or not wanted."""
         if (class_label is None) == bool(self.classes):
             raise ValueError("class labels must be given exactly when the network is class-conditional")
         embedding = self.noise(noise_label)
-        if self.label is not None:
-            embedding = embedding + self.label(class_label)
+        if self.label is not None and class_label is not None:
+            embedding = embedding + self.label(class_label.clamp(min=0)) * (class_label >= 0)[:, None]
         return self.layers(embedding)
 
 

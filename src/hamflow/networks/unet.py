@@ -30,7 +30,8 @@ class UNet(nn.Module):
         dropout: probability, in [0, 1).
     Raises:
         ConfigurationError: an image that cannot be halved that often, an attention resolution that does not occur.
-    Source: DDPM++ of Song et al. 2021 (arXiv:2011.13456) as EDM uses it: CIFAR-10 is channels 128, (2, 2, 2), 4 blocks, [16].
+    Source: kin of DDPM++ (Song et al. 2021, arXiv:2011.13456), but the condition scales as well as shifts, heads have 64
+        channels, and the way up has attention after every block. For the published networks see `ddpmpp` and `ncsnpp`.
     """
 
     sample_dims = 3
@@ -118,7 +119,7 @@ class UNet(nn.Module):
 class Stage(nn.Module):
     """A residual block, and attention after it where the resolution asks for it."""
 
-    def __init__(self, block: ResidualBlock, attention: Attention | None):
+    def __init__(self, block: nn.Module, attention: Attention | None):
         super().__init__()
         self.block, self.attention = block, attention
 

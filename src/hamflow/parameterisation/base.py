@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
 from hamflow.registry import Registry
 
@@ -42,3 +44,17 @@ class Parameterisation(ABC):
         """The time label of a network: ln(sigma) / 4 of the noise-to-signal ratio (Karras et al. 2022), [N]."""
         sigma = self.flow.sigma(torch.as_tensor(t, dtype=x.dtype, device=x.device)).clamp(*SIGMA_RANGE)
         return (sigma.log() / 4).expand(x.shape[0])
+
+
+class OfDiffusion(Parameterisation):
+    """A preconditioning of the denoiser D(x; sigma), sigma = t. Raises ConfigurationError for a flow other than diffusion."""
+
+    name: ClassVar[str]
+
+    def __init__(self, flow: HamiltonianFlow, sigma_data: float):
+        if flow.name != "diffusion":
+            raise ConfigurationError(
+                f"parameterisation '{self.name}' belongs to flow 'diffusion', not to '{flow.name}'",
+                fix="use 'velocity': with alpha = 1/sigma_data the oscillation flow needs no preconditioning at all",
+            )
+        super().__init__(flow, sigma_data)
