@@ -39,16 +39,18 @@ def run_all(target, arguments, timeout=120):
     return codes
 
 
-def overwrite(path, index, start):
+def overwrite(path, index, start, enough):
     start.wait()
     files.write_text(path, json.dumps([index] * 20_000))
+    while not enough.is_set():
+        files.write_text(path, json.dumps([index] * 20_000))
 
 
 def test_200_writers_of_one_file_leave_one_of_their_files_whole(tmp_path):
     """And whoever reads meanwhile reads a whole one."""
-    path, start = tmp_path / "result.json", FORK.Barrier(JOBS + 1)
+    path, start, enough = tmp_path / "result.json", FORK.Barrier(JOBS + 1), FORK.Event()
     files.write_text(path, json.dumps([-1] * 20_000))
-    processes = [FORK.Process(target=overwrite, args=(path, index, start)) for index in range(JOBS)]
+    processes = [FORK.Process(target=overwrite, args=(path, index, start, enough)) for index in range(JOBS)]
     for process in processes:
         process.start()
     start.wait()
@@ -58,6 +60,8 @@ def test_200_writers_of_one_file_leave_one_of_their_files_whole(tmp_path):
         assert len(content) == 20_000
         assert len(set(content)) == 1
         seen.add(content[0])
+        if len(seen) > 1:
+            enough.set()
     assert {process.exitcode for process in processes} == {0}
     assert len(seen) > 1
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]

@@ -59,7 +59,11 @@ MISTAKES = {
     "parent": ("methods={edm: {parents: {vae: edmm}}}", "'edmm' is not in `methods`", "'edm'"),
     "method called data": ("methods={data: {label: x}}", "no method may be called `data`", ""),
     "grid": ("methods={edm: {grid: edmm}}", "`methods.edm.grid` = 'edmm'", "'edm'"),
-    "edm on another flow": ("methods={oscillation: {parameterisation: edm}}", "'edm' belongs to flow 'diffusion'", "velocity"),
+    "edm on another flow": (
+        "methods={oscillation: {parameterisation: edm}}",
+        "'edm' belongs to flows 'diffusion' and 'pfgm'",
+        "velocity",
+    ),
     "source": ("datasets={digits: {source: digts}}", "`datasets.digits.source`: unknown data source 'digts'", "'digits'"),
     "option of a source": ("datasets={rings: {options: {cout: 5}}}", "unknown key `datasets.rings.options.cout`", "'count'"),
     "holdout": (

@@ -157,7 +157,7 @@ def test_a_training_streams_as_the_preset_that_publish_calls_it(tmp_path, spec, 
     monkeypatch.setattr(RunStream, "of_training", lambda **run: seen.append(run["preset"]) or RunStream("", "", "", {}, {}))
     monkeypatch.setattr("hamflow.verbs._training.train", lambda *_arguments: None)
     options = argparse.Namespace(device="cpu", keep=False)
-    train._train_alone(spec("edm"), tmp_path, 0, Path(output.format(folder=tmp_path)), options)
+    train._train(spec("edm"), tmp_path, 0, Path(output.format(folder=tmp_path)), options, {})
     assert seen == [preset]
 
 

@@ -68,3 +68,13 @@ def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_pa
     done = subprocess.run(command(spec, prepared / "checkerboard", tmp_path, 2), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "`training.batch` = 1 cannot be shared by 2 processes" in done.stderr
+
+
+def test_where_the_first_process_has_nothing_to_train_all_end(spec, prepared, tmp_path):
+    """It publishes again what was kept."""
+    words = command(spec, prepared / "checkerboard", tmp_path, 2) + ["--keep"]
+    for said in ("from the start", "is published again"):
+        (tmp_path / "model.safetensors").unlink(missing_ok=True)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert said in done.stdout

@@ -28,6 +28,7 @@ from hamflow.training.state import State
 SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
 
 
+@ranks.joined()
 def train(
     spec: dict[str, Any],
     data_folder: Path,
@@ -74,6 +75,7 @@ def train(
         return job.publish(keep)
 
 
+@ranks.joined()
 def follow(
     spec: dict[str, Any], data_folder: Path, seed: int, output: Path, device: str, parents: Mapping[str, Path] | None = None
 ) -> None:
@@ -83,6 +85,12 @@ def follow(
             dataset, chosen = data.load(data_folder, verify=True), runtime.configure(device)
             for _ in _Job(spec, dataset, seed, Path(output), chosen, parents or {}).records(termination):
                 pass
+
+
+@ranks.joined()
+def dismiss() -> None:
+    """Tell those who `follow` that the first process does not train."""
+    ranks.any_of(False)
 
 
 def code_of(spec: dict[str, Any], source: str) -> str:

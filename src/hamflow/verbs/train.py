@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,25 +35,31 @@ def run(options: argparse.Namespace) -> None:
     data = arguments.path(options, "data", place.data if place else None)
     seed = arguments.seed(options, place)
     parents = _parents(options, spec, place)
-    from hamflow.training import ranks
-    from hamflow.training.interruption import EXIT_CODE, Interrupted
-    from hamflow.verbs._training import follow
+    if os.environ.get("RANK", "0") != "0":  # one of the processes that torchrun started, and not the first
+        from hamflow.verbs._training import follow
 
-    with ranks.joined():
-        try:
-            if ranks.place()[0] > 0:
-                follow(spec, data, seed, output, options.device, parents)
-                return
-            with exclusive(output / ".training") as waited:
-                if waited and _is_trained(output, spec, seed):
-                    ranks.any_of(False)
-                    print(f"{output} was trained meanwhile by the other process", flush=True)
-                else:
-                    with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
-                        _train(spec, data, seed, output, options, parents)
-        except Interrupted as interruption:
-            print(interruption, file=sys.stderr)
-            sys.exit(EXIT_CODE)
+        _stoppable(lambda: follow(spec, data, seed, output, options.device, parents))
+        return
+    with exclusive(output / ".training") as waited:  # before torch is imported, which takes two seconds
+        if waited and _is_trained(output, spec, seed):
+            from hamflow.verbs._training import dismiss
+
+            dismiss()
+            print(f"{output} was trained meanwhile by the other process", flush=True)
+        else:
+            with arguments.making(options, place, lambda jobs, run: jobs.train(*run.key)):
+                _stoppable(lambda: _train(spec, data, seed, output, options, parents))
+
+
+def _stoppable(work: Callable[[], object]) -> None:
+    """Exit with the code of its own that says: stopped, the state is saved."""
+    from hamflow.training.interruption import EXIT_CODE, Interrupted
+
+    try:
+        work()
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 def _parents(options: argparse.Namespace, spec: config.Config, place: Run | None) -> dict[str, Path]:
