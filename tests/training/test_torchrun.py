@@ -72,7 +72,7 @@ def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_pa
 
 def test_where_the_first_process_has_nothing_to_train_all_end(spec, prepared, tmp_path):
     """It publishes again what was kept."""
-    words = command(spec, prepared / "checkerboard", tmp_path, 2) + ["--keep"]
+    words = [*command(spec, prepared / "checkerboard", tmp_path, 2), "--keep"]
     for said in ("from the start", "is published again"):
         (tmp_path / "model.safetensors").unlink(missing_ok=True)
         done = subprocess.run(words, capture_output=True, text=True, timeout=300)

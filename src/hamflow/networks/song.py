@@ -157,9 +157,7 @@ class SongUNet(nn.Module):
         self.down, self.again = nn.ModuleList(), nn.ModuleDict()
         for level, multiplier in enumerate(multipliers):
             if level:
-                if (
-                    self.residual
-                ):  # by the number of the stage that it joins; zeros around the image, so that the filter needs none
+                if self.residual:  # by the number of the stage that it joins; zeros around the image: the filter needs none
                     again = nn.Sequential(nn.Conv2d(image, current, 3, padding=2), Resample("down", self.taps, padded=False))
                     self.again[str(len(self.down))], image = again, current
                 self.down.append(stage(current, current, "down"))
