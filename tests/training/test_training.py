@@ -16,6 +16,7 @@ from hamflow.methods.velocity import VelocityObjective
 from hamflow.tracking import read_jsonl
 from hamflow.training import fit
 from hamflow.training.folder import STATE
+from hamflow.training.plan import MEASURED
 from hamflow.verbs._training import code_of, train
 
 
@@ -74,7 +75,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_config, prepared, tmp
     assert not (tmp_path / "broken" / "model.safetensors").exists()
     broken = train(spec, prepared / "digits", 3, tmp_path / "broken", "cpu")
     assert broken.read_bytes() == whole.read_bytes()
-    timeless = [[record | {"images_per_second": 0} for record in read_jsonl(p.parent / "train.jsonl")] for p in (whole, broken)]
+    logs = [read_jsonl(p.parent / "train.jsonl") for p in (whole, broken)]
+    timeless = [[record | dict.fromkeys(MEASURED, 0) for record in log] for log in logs]
     assert timeless[0] == timeless[1]
     assert not (tmp_path / "broken" / "state").exists()
 
@@ -83,7 +85,7 @@ def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, p
     path = train(spec_of(tiny_config), prepared / "digits", 0, tmp_path / "run", "cpu")
     log = read_jsonl(path.parent / "train.jsonl")
     assert log
-    assert load_tensors(path)[1]["history"] == [{k: v for k, v in r.items() if k != "images_per_second"} for r in log]
+    assert load_tensors(path)[1]["history"] == [{k: v for k, v in r.items() if k not in MEASURED} for r in log]
     assert {"git_commit", "git_dirty", "host", "wall_seconds"} == read_json(path.parent / "run.json").keys()
 
 

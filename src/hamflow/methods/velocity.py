@@ -1,7 +1,6 @@
 """Velocity regression: every Hamiltonian generative flow, from diffusion to reflection."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from typing import Annotated, Any
 
@@ -96,6 +95,7 @@ class VelocityObjective(Objective):
     """
 
     turns = (Turn("velocity", "field"),)
+    networks = ("field.network",)
 
     def __init__(self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None):
         super().__init__()
@@ -116,7 +116,7 @@ class VelocityObjective(Objective):
         label = batch.label if field.classes else None
 
         def predict(x_t: Tensor, t: float | Tensor) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16) if x_t.is_cuda else nullcontext():
+            with self.reduced():
                 return field(x_t, t, label).float()  # the loss itself stays in float32
 
         return velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)

@@ -1,7 +1,8 @@
 """Where every artefact lies: the one place that spells the layout.
 
     data/<dataset>/                                       shared by all presets
-    checkpoints/<preset>/<dataset>/<method>/seed<k>/      model.safetensors, train.jsonl, run.json, state/
+    checkpoints/<preset>/<dataset>/<method>/seed<k>/      model.safetensors, train.jsonl, run.json, state/,
+                                                          snapshots/<step>.safetensors
     results/<preset>/params.yaml                          the resolved parameters
     results/<preset>/samples/<dataset>/<method>/seed<k>/  <setting>.npy, <setting>.json, run.json
     results/<preset>/metrics/<dataset>/<method>/seed<k>/  <setting>.json, hsd.json, run.json, hsd.run.json
@@ -26,6 +27,7 @@ from hamflow.errors import ConfigurationError
 BOUND = "data"  # stands for a method where real data are compared with real data
 BOUND_SETTING = "real-nfe0"
 HSD = "hsd"  # the setting of metrics of the model itself, which draw no samples
+SNAPSHOTS = "snapshots"  # beside a checkpoint: averages of which others can be made
 CHECKPOINT, LOG, CIRCUMSTANCES, STATE = "model.safetensors", "train.jsonl", "run.json", "state"
 MADE = "made.json"
 MANIFEST = "dataset.json"
@@ -46,6 +48,11 @@ def circumstances_of(record: Path) -> Path:
 def made_of(output: Path) -> Path:
     """Where the stamp of a job stands whose outputs do not fill a folder, by the first of them."""
     return output.with_suffix(f".{MADE}")
+
+
+def snapshot_of(checkpoint: Path, step: int) -> Path:
+    """Where a training keeps its averages after a step, in the folder of its checkpoint."""
+    return checkpoint / SNAPSHOTS / f"{step:09d}.safetensors"
 
 
 @dataclass(frozen=True)

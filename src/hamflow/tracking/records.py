@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from hamflow.files import canonical_json, fingerprint
 from hamflow.pipeline.records import Record
+from hamflow.training.plan import MEASURED
 
 FORBIDDEN = re.compile(r"[^\w./ :-]")  # characters that MLflow refuses in the name of a metric
 CURVE = "train/"  # begins the name of what train.jsonl has
-SPEED = f"{CURVE}images_per_second"  # the one number in it that differs between equal trainings
+VARYING = frozenset(f"{CURVE}{name}" for name in MEASURED)  # what in it differs between equal trainings
 KEY_TAG = "hamflow.key"  # by this tag a run is found again
 LONGEST_VALUE = 5000  # characters; MLflow refuses parameters and tags that are much longer
 LONGEST_DIGEST = 36  # characters of a data set's digest; MLflow's limit

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hamflow.errors import UserError
-from hamflow.tracking.records import CURVE, KEY_TAG, SPEED, DataInput, Point
+from hamflow.tracking.records import CURVE, KEY_TAG, VARYING, DataInput, Point
 
 DEFAULT_URI, DEFAULT_EXPERIMENT = "sqlite:///mlflow.db", "hamflow"
 POINTS_A_BATCH = 1000  # MLflow's limit
@@ -268,7 +268,7 @@ def known_points(client: Any, run: Any, names: Iterable[str]) -> set[Point]:
 def retrained(points: Iterable[Point], known: Iterable[Point]) -> bool:
     """Whether a training curve contradicts the one that a run has: it is of another training, and needs another run."""
     before = {(point.name, point.step): point.value for point in known}
-    curve = [point for point in points if point.name.startswith(CURVE) and point.name != SPEED]
+    curve = [point for point in points if point.name.startswith(CURVE) and point.name not in VARYING]
     return any(before.get((name, step), value) != value for name, value, step in curve)
 
 

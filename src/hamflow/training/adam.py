@@ -1,8 +1,10 @@
 """torch's Adam, which here does not import torch's compiler."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 
 class Adam(torch.optim.Adam):
@@ -17,3 +19,14 @@ class Adam(torch.optim.Adam):
     load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
     zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+def way_of(weights: Sequence[Tensor], fused: bool | None = None) -> dict[str, bool]:
+    """How Adam goes through its weights: all of them an operation, which gives the same bits as one after the other, or fused.
+
+    Args:
+        fused: one kernel for everything, which rounds otherwise; None: where the weights are on CUDA.
+    """
+    if fused is None:
+        fused = all(weight.device.type == "cuda" for weight in weights)
+    return {"fused": True} if fused else {"foreach": True}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hamflow.draws import BatchDraws, DataOrder, seeded
-from hamflow.training import ranks
+from hamflow.training import ranks, speed
 from hamflow.training.plan import Training
 from hamflow.training.state import State
 
@@ -49,10 +50,18 @@ class Objective(nn.Module):
     Attributes:
         turns: the updates of a step, in their order.
         advice: for a training that leaves the finite numbers.
+        networks: the sub-modules that may be compiled, and that compute in bfloat16 within `reduced`.
+        precision: of their products, set by the loop; None: that of the weights.
     """
 
     turns: tuple[Turn, ...]
     advice = "lower training.learning_rate or training.gradient_clip"
+    networks: tuple[str, ...] = ()
+    precision: torch.dtype | None = None
+
+    def reduced(self) -> AbstractContextManager[Any]:
+        """For the calls of `networks`: matrix products and convolutions in `precision`; weights and norms keep theirs."""
+        return speed.reduced(next(self.parameters()).device, self.precision)
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
         """The loss of each row, [n], minimised in the weights of the turn's player."""
@@ -121,13 +130,15 @@ class _Fitting:
     """One step after the other."""
 
     def __init__(self, objective: Objective, rows: Rows, plan: Training, seed: int, state: State):
-        self.objective, self.rows, self.plan, self.seed, self.state = objective, rows, plan, seed, state
+        self.objective, self.plan, self.seed, self.state = objective, plan, seed, state
         self.device = next(objective.parameters()).device
+        self.rows: Rows = speed.placed(rows, self.device, plan.speed)
         self.orders = {turn.name: DataOrder(seed, turn.name, count=rows.count) for turn in objective.turns}
         self.rank, self.world = ranks.place()
         objective.train()
         if state.step == 0:
             objective.begin(rows)
+        speed.prepare(objective, state, plan.speed, self.device)
 
     def step(self) -> None:
         """Every turn of a step, the averages, and the report if one is due."""
@@ -173,7 +184,7 @@ class _Fitting:
             yield Batch(self._moved(x), moved, step, part, self.state.averaged)
 
     def _moved(self, rows: Tensor) -> Tensor:
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or rows.is_cuda:
             return rows
         return rows.pin_memory().to(self.device, non_blocking=True)
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from hamflow.errors import ConfigurationError, DivergenceError
-from hamflow.training.adam import Adam
+from hamflow.training.adam import Adam, way_of
 from hamflow.training.ema import ExponentialMovingAverage
 from hamflow.training.plan import Training
+from hamflow.training.power import PowerAverage
 
 if TYPE_CHECKING:
     from hamflow.training.fit import Objective, Turn
@@ -35,7 +36,11 @@ class State:
             raise ConfigurationError(
                 f"no player is called '{unknown.pop()}'", fix=f"`training.players`: {', '.join(self.weights)}"
             )
-        self.optimisers = {name: Adam(own, lr=0.0, betas=self._own(name, "betas")) for name, own in self.weights.items()}
+        self.power = [PowerAverage(objective, width) for width in (plan.snapshots.lengths if plan.snapshots else ())]
+        fused = plan.speed.fused if plan.speed else None
+        self.optimisers = {
+            name: Adam(own, lr=0.0, betas=self._own(name, "betas"), **way_of(own, fused)) for name, own in self.weights.items()
+        }
         self.step = 0
         self.window: dict[str, list[Any]] = {}  # name: values since the last report
         self.history: list[dict[str, Any]] = []
@@ -77,6 +82,8 @@ class State:
         """The averages, and the report if one is due."""
         self.step += 1
         self.average.update(self.objective, self.step * self.plan.batch, self.plan.batch)
+        for power in self.power:
+            power.update(self.objective, self.step)
         self.record = None
         if self.step % self.plan.steps_in(self.plan.report_kimg) == 0 or self.step == self.plan.steps:
             self.check()
@@ -103,10 +110,15 @@ class State:
         """Every tensor of the state, by name. Raises DivergenceError rather than to give what is not finite."""
         self.check()
         found = _named("objective", self.objective.state_dict()) | _named("averaged", self.averaged.state_dict())
+        found |= self.snapshot()
         for player, optimiser in self.optimisers.items():
             for index, moments in optimiser.state_dict()["state"].items():
                 found |= _named(f"adam.{player}.{index}", moments)
         return found
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """The tensors of the averages that `training.snapshots` asks for: "power.<number>.<name>"."""
+        return {k: v for i, power in enumerate(self.power) for k, v in _named(f"power.{i}", power.module.state_dict()).items()}
 
     def progress(self) -> dict[str, Any]:
         """The rest of the state, plain values."""
@@ -116,6 +128,8 @@ class State:
         """Go to the state that gave these. Raises KeyError or RuntimeError where they are of another training."""
         self.objective.load_state_dict(_under("objective", tensors))
         self.averaged.load_state_dict(_under("averaged", tensors))
+        for number, power in enumerate(self.power):
+            power.module.load_state_dict(_under(f"power.{number}", tensors))
         for player, optimiser in self.optimisers.items():
             groups = optimiser.state_dict()["param_groups"]
             moments = {index: _under(f"adam.{player}.{index}", tensors) for index in groups[0]["params"]}

@@ -12,20 +12,18 @@ from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.files import fingerprint, save_tensors, sha256_of, write_json, write_text
 from hamflow.methods.base import METHODS, Facts, Generator, check_belongs, load
 from hamflow.pipeline.jobs import WITHOUT
-from hamflow.pipeline.paths import CIRCUMSTANCES
+from hamflow.pipeline.paths import CIRCUMSTANCES, snapshot_of
 from hamflow.pipeline.provenance import circumstances, versions
 from hamflow.pipeline.sources import names_in, of_this_package
 from hamflow.progress import Progress
 from hamflow.registry import convert
 from hamflow.tracking import JsonlLog
-from hamflow.training import ranks
+from hamflow.training import ranks, utilisation
 from hamflow.training.fit import fit
 from hamflow.training.folder import CHECKPOINT, LOG, STATE, StateFolder
 from hamflow.training.interruption import Interrupted, Termination
-from hamflow.training.plan import Training
+from hamflow.training.plan import MEASURED, Training
 from hamflow.training.state import State
-
-SPEED = "images_per_second"  # the one entry of a report that differs between equal runs
 
 
 @ranks.joined()
@@ -144,6 +142,8 @@ class _Job:
         if generators:
             self.metadata["parents"] = {role: _description(parents[role], one) for role, one in generators.items()}
         self.folder = StateFolder(output, self.metadata)
+        self.device, self.peak = device, utilisation.peak(device)
+        self.operations = utilisation.operations(objective, dataset, self.plan) if self.peak else 0.0
         self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
 
     def records(self, termination: Termination) -> Iterator[dict[str, Any]]:
@@ -165,16 +165,27 @@ class _Job:
             if next(steps, None) is None:
                 break
             progress.advance(batch)
+            last = state.step == self.plan.steps
             if state.record is not None:
                 rate = (state.step - began_step) * batch / (time.perf_counter() - began)
-                state.record[SPEED] = round(rate, 1)
+                state.record |= self._measured(rate)
                 left = time.strftime("%H:%M:%S", time.gmtime((self.plan.steps - state.step) * batch / rate))
                 losses = {name: f"{value:.4f}" for name, value in state.record.items() if name.endswith("loss")}
                 progress.report(kimg=f"{state.kimg:.1f}", **losses, **{"images/s": f"{rate:.0f}", "ETA": left})
                 yield state.record
-            if state.step % state_steps == 0 and state.step < self.plan.steps:
+            if (kept := self.plan.snapshots) and (last or state.step % self.plan.steps_in(kept.kimg) == 0):
+                self.save_snapshot()
+            if state.step % state_steps == 0 and not last:
                 self.save_state()
         progress.close()
+
+    def _measured(self, rate: float) -> dict[str, float]:
+        """What a report says of the machine, at a rate in images a second over all processes."""
+        found = {"images_per_second": round(rate, 1), "memory_gib": round(utilisation.memory(self.device), 3)}
+        if self.peak:
+            share = self.operations * rate / self.plan.batch / (self.peak * ranks.place()[1])
+            found["mfu"] = round(share, 4)
+        return found
 
     def _asked_to_stop(self, termination: Termination) -> bool:
         """Whether this process was asked to; of several, at a report, whether one of them was, so that all stop at one step."""
@@ -196,6 +207,12 @@ class _Job:
         if self.leads:
             self.folder.save(self.state, seconds=self.seconds)
 
+    def save_snapshot(self) -> None:
+        """Write the averages of which `hamflow average` makes those of other lengths."""
+        if self.leads and self.plan.snapshots:
+            about = self.metadata | {"step": self.state.step, "lengths": list(self.plan.snapshots.lengths)}
+            save_tensors(snapshot_of(self.output, self.state.step), self.state.snapshot(), about)
+
     @property
     def published(self) -> list[Path]:
         """The files that a training leaves, in the order in which they are written."""
@@ -206,7 +223,7 @@ class _Job:
         log, run, path = self.published
         write_text(log, self.folder.log.read_text(encoding="utf-8"))
         write_json(run, circumstances(wall_seconds=self.seconds))
-        curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.state.history]
+        curve = [{key: value for key, value in record.items() if key not in MEASURED} for record in self.state.history]
         save_tensors(path, self.state.averaged.state_dict(), self.metadata | {"history": curve})
         if keep:
             self.folder.keep(self.published)
