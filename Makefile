@@ -45,7 +45,7 @@ test-slurm: install  ## the tests on a real SLURM, which they install and start:
 	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
 
 bench: install  ## how long the workflow, a job and a training step take; compared with their targets
-	python tools/bench.py
+	python tools/bench
 
 lint: install  ## style of Python and Snakemake, and types
 	ruff check .

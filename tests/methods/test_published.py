@@ -45,7 +45,7 @@ def edm(net, x0, n, u):
 
 
 def ve_sde(net, x0, n, u):
-    s = (math.log(0.02) + u * math.log(100 / 0.02)).exp().float()
+    s = (math.log(0.02) + u * math.log(10 / 0.02)).exp().float()
     y = x0 + column(s) * n
     return (y + column(s) * net(y, (s / 2).log()) - x0) ** 2 / column(s) ** 2
 

@@ -199,8 +199,9 @@ def _check_references(config: Config) -> None:
     for catalogue in ("datasets", "methods"):
         for name in config["run"][catalogue]:
             require(catalogue, name)
-    for entry in config["datasets"].values():
-        require("networks", entry["network"])
+    for entry in (*config["datasets"].values(), *config["methods"].values()):
+        if "network" in entry:
+            require("networks", entry["network"])
     parents = {name: list(entry.get("parents", {}).values()) for name, entry in config["methods"].items()}
     for parent in itertools.chain(*parents.values()):
         require("methods", parent)

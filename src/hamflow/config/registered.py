@@ -96,6 +96,9 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
                 check_flow(sampler, FLOWS.get(options["flow"]["name"]))
     for source in run if hasattr(method, "check") else []:
         method.check(source.box)
+    if own := entry.get("network"):
+        for shape in filter(None, map(_shape, run)):
+            networks.check(config["networks"][own], shape, f"networks.{own}")
 
 
 def _check_budgets(settings: Mapping[str, list[int | str]], at: str) -> None:

@@ -44,6 +44,7 @@ class Method(Options, forbid_unknown_fields=False, kw_only=True, frozen=True):
 
     label: str
     kind: str = "velocity"  # a module of hamflow.methods registers it
+    network: Name | None = None  # a key of `networks`, in place of the data set's
     training: SomeTraining = field(default_factory=dict)  # overrides of `training`, also those of a data set
     grid: Literal["edm", "uniform", "power"] = "edm"  # time grid of the samplers
     samplers: Budgets | None = None  # in place of `sampling.settings`

@@ -113,7 +113,7 @@ def training_spec(config: Config, dataset: str, method: str) -> Config:
         "method": method,
         "kind": recipe["kind"],
         "options": options_of(recipe),
-        "network": entry_of(config, "networks", entry["network"]),
+        "network": entry_of(config, "networks", recipe.get("network") or entry["network"]),
         "training": without_nulls(complete),
     }
     return spec | ({"parents": recipe["parents"]} if recipe.get("parents") else {})

@@ -4,6 +4,7 @@ Theory 10 of docs/theory.md derives what is used here.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ def combination(kept: Sequence[tuple[float, float]], wanted: tuple[float, float]
     x = np.linalg.lstsq(matrix, right, rcond=1e-13)[0][:n]
     own = overlap(wanted, wanted)
     square = own - 2 * x @ right[:n] + x @ matrix[:n, :n] @ x
-    return x, float(np.sqrt(max(0.0, square) / own))
+    return x, math.sqrt(max(0.0, float(square)) / own)
 
 
 def combined(tensors: Sequence[dict[str, Tensor]], factors: np.ndarray) -> dict[str, Tensor]:
