@@ -37,6 +37,26 @@ def test_training_settings_come_from_all_the_data_set_and_the_method_in_this_ord
     assert config.training_spec(params, "digits", "oscillation")["training"]["learning_rate"] == 0.2
 
 
+def test_a_network_of_a_method_beats_that_of_the_data_set(params):
+    params["networks"]["song"] = {"kind": "ncsnpp", "channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
+    params["methods"]["edm"]["network"] = "song"
+    params["run"]["datasets"] = ["digits"]
+    checked = config.check(params)
+    assert config.training_spec(checked, "digits", "edm")["network"]["kind"] == "ncsnpp"
+    assert config.training_spec(checked, "digits", "oscillation")["network"] == params["networks"]["unet"]
+
+
+def test_a_network_of_a_method_must_be_there_and_fit_what_is_run(params):
+    params["methods"]["edm"]["network"] = "unett"
+    with pytest.raises(ConfigurationError, match="'unett' is not in `networks`"):
+        config.check(params)
+    params["methods"]["edm"]["network"] = "unet"  # of images, and the default run has points
+    with pytest.raises(ConfigurationError, match="unet"):
+        config.check(params)
+    params["run"] = {"datasets": ["digits"], "methods": ["edm"]}
+    config.check(params)
+
+
 SPECS = {
     "dataset": lambda c: config.dataset_spec(c, "digits"),
     "training": lambda c: config.training_spec(c, "digits", "edm"),

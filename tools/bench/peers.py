@@ -155,17 +155,26 @@ def flow_matching(network: Network, batch: Callable[[], Tensor], noise: Tensor) 
     return Contestant(trainer(network, loss, lambda: averaged.update_parameters(network), clip=False), sample)
 
 
+def torchvision_works() -> bool:
+    """Whether torchvision is there and fits torch; nothing of a failed import is left."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError):
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        return False
+    return True
+
+
 def k_diffusion(network: Network, batch: Callable[[], Tensor], noise: Tensor) -> Contestant:
     """As train.py. Three modules are imported: the package as a whole needs torchvision, which fits few builds of torch."""
     spec = importlib.util.find_spec("k_diffusion")
     package = types.ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)  # type: ignore[union-attr, arg-type]
     sys.modules["k_diffusion"] = package
-    try:
-        import torchvision  # noqa: F401
-    except (ImportError, RuntimeError):
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
+    if not torchvision_works():
         for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
             sys.modules[name] = types.ModuleType(name)
         sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
@@ -188,6 +197,8 @@ def k_diffusion(network: Network, batch: Callable[[], Tensor], noise: Tensor) ->
 
 def diffusers(network: Network, batch: Callable[[], Tensor], noise: Tensor) -> Contestant:
     """As examples/unconditional_image_generation, with Adam, and the flow-matching scheduler for samples."""
+    if not torchvision_works():
+        sys.modules["torchvision"] = None  # type: ignore[assignment]  # "is not there", which it can do without
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
     from diffusers.training_utils import EMAModel
 
