@@ -8,14 +8,18 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from hamflow import data
+from hamflow import config, data
 from hamflow.data.dataset import Resident
 from hamflow.errors import ConfigurationError
+from hamflow.files import load_tensors
 from hamflow.methods.base import METHODS, Facts
+from hamflow.registry import convert
+from hamflow.tracking import read_jsonl
 from hamflow.training import speed, utilisation
 from hamflow.training.fit import Samples, fit
 from hamflow.training.plan import Snapshots, Speed, Training
 from hamflow.training.state import State
+from hamflow.verbs._training import train
 
 NETWORK = {"kind": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
 FACTS = Facts(name="grey", shape=(1, 8, 8), classes=0, sigma_data=0.5, box=(-1.0, 1.0), network=NETWORK)
@@ -184,3 +188,21 @@ def test_the_peak_is_that_of_the_card_and_absent_for_others():
     sxm, pcie = utilisation.peak_of("NVIDIA H100 80GB HBM3"), utilisation.peak_of("NVIDIA H100 PCIe")
     assert sxm > pcie > utilisation.peak_of("NVIDIA A100-SXM4-80GB")
     assert utilisation.peak_of("NVIDIA L40S") > utilisation.peak_of("NVIDIA L40") > utilisation.peak_of("NVIDIA L4")
+
+
+def test_reports_say_what_the_machine_did(digits, monkeypatch, tmp_path, tiny_config):
+    """Memory always; the share of a card's peak where the card is known: operations a step, times steps a second, by the peak."""
+    spec = config.training_spec(tiny_config, "digits", "edm")
+    spec["training"] |= {"train_kimg": 0.256, "batch": 64, "report_kimg": 0.128}
+    train(spec, digits.folder, 0, tmp_path / "unknown", "cpu")
+    unknown = read_jsonl(tmp_path / "unknown" / "train.jsonl")
+    assert all(line["memory_gib"] > 0 and "mfu" not in line for line in unknown)
+    monkeypatch.setattr(utilisation, "peak", lambda _device: 1e9)
+    train(spec, digits.folder, 0, tmp_path / "known", "cpu")
+    made = METHODS.build(spec["kind"], **spec["options"]).objective(Facts.of(spec, digits), {}, 0)
+    plan = convert(Training, spec["training"], "training")
+    per_image = utilisation.operations(made, digits, plan) / plan.batch
+    for line in read_jsonl(tmp_path / "known" / "train.jsonl"):
+        assert line["mfu"] == pytest.approx(per_image * line["images_per_second"] / 1e9, rel=1e-2)
+    checkpoints = [load_tensors(tmp_path / name / "model.safetensors") for name in ("unknown", "known")]
+    assert checkpoints[0][1]["history"] == checkpoints[1][1]["history"]  # nothing that was measured is published

@@ -63,6 +63,6 @@ def parents(parameters: Parameters, method: str) -> list[str]:
 
 def cost(parameters: Parameters, dataset: str, method: str) -> float:
     """The priority of a training: the longest first, images (whose step costs more) before points."""
-    training = config.training_spec(dict(parameters), dataset, method)["training"]
-    image = parameters["networks"][parameters["datasets"][dataset]["network"]]["kind"] == "unet"
-    return training["train_kimg"] * (1000 if image else 1)
+    spec = config.training_spec(dict(parameters), dataset, method)
+    image = spec["network"]["kind"] not in ("mlp", "small")
+    return spec["training"]["train_kimg"] * (1000 if image else 1)
