@@ -191,7 +191,7 @@ def test_the_peak_is_that_of_the_card_and_absent_for_others():
 
 
 def test_reports_say_what_the_machine_did(digits, monkeypatch, tmp_path, tiny_config):
-    """Memory always; the share of a card's peak where the card is known: operations a step, times steps a second, by the peak."""
+    """Memory always; the share of the peak where the card is known: operations a step, times steps a second, by the peak."""
     spec = config.training_spec(tiny_config, "digits", "edm")
     spec["training"] |= {"train_kimg": 0.256, "batch": 64, "report_kimg": 0.128}
     train(spec, digits.folder, 0, tmp_path / "unknown", "cpu")
