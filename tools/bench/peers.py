@@ -172,8 +172,8 @@ def torchvision_works() -> bool:
     return True
 
 
-def k_diffusion(network: Network, batch: Callable[[], Tensor], noise: Tensor) -> Contestant:
-    """As train.py. Three modules are imported: the package as a whole needs torchvision, which fits few builds of torch."""
+def import_bare_k_diffusion() -> None:
+    """Make it a package whose modules are imported one by one, and stand in for a torchvision that does not fit torch."""
     spec = importlib.util.find_spec("k_diffusion")
     package = types.ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)  # type: ignore[union-attr, arg-type]
@@ -183,6 +183,12 @@ def k_diffusion(network: Network, batch: Callable[[], Tensor], noise: Tensor) ->
             sys.modules[name] = types.ModuleType(name)
         sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
         sys.modules["torchvision.transforms"].functional = sys.modules[name]  # type: ignore[attr-defined]
+
+
+def k_diffusion(network: Network, batch: Callable[[], Tensor], noise: Tensor) -> Contestant:
+    """As train.py. Three modules are imported: the package as a whole needs torchvision, which fits few builds of torch."""
+    if "k_diffusion" not in sys.modules:
+        import_bare_k_diffusion()
     from k_diffusion import layers, sampling, utils
 
     denoiser, averaged = layers.Denoiser(network, sigma_data=0.5), layers.Denoiser(copy.deepcopy(network), sigma_data=0.5)
