@@ -76,7 +76,7 @@ def peers(folder: Path) -> Iterator[Row]:
             yield Row(f"{label}, {name}", ratio, "by hamflow")
         for suffix in FORMATS.values() if ratios and what == "step" else ():
             best = min(ratio for name, ratio in ratios.items() if name.endswith(suffix) and (suffix or "," not in name))
-            yield Row(f"{label}, hamflow by the best peer{suffix}", 1 / best, "times", limit=1 / AT_LEAST)
+            yield Row(f"{label}, hamflow by the best peer{suffix}", 1 / best, "times", limit=None if suffix else 1 / AT_LEAST)
 
 
 def in_turns(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
