@@ -76,6 +76,7 @@ class Metrics(Options, kw_only=True, frozen=True):
     """Metrics of the model itself."""
 
     hsd: dict[str, Any]  # of `hamflow.score.model.ModelSpec`
+    tournament: bool = False  # whether the models of each data set are compared with each other, at the noise levels of hsd
 
 
 class Tracking(Options, kw_only=True, frozen=True):

@@ -162,6 +162,15 @@ def discrepancy_spec(config: Config, dataset: str, method: str) -> Config:
     return {**config["metrics"]["hsd"], "about": {key: about[key] for key in labels}}
 
 
+def tournament_spec(config: Config, dataset: str) -> Config:
+    """What determines the tournament of a data set's models, but for their weights, and the labels in its table."""
+    methods = config["run"]["methods"]
+    labels = {method: entry_of(config, "methods", method)["label"] for method in methods}
+    title = evaluation_spec(config, dataset)["dataset_label"]
+    about = {"preset": config["preset"], "dataset": dataset, "dataset_label": title, "methods": labels}
+    return {"hsd": config["metrics"]["hsd"], "about": about}
+
+
 def study_spec(config: Config, study: str) -> Config:
     """The settings of a study that differ from its own defaults."""
     return entry_of(config, "studies", study)

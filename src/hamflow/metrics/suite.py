@@ -195,28 +195,26 @@ def kd_with_error(comparison: Comparison) -> Value:
     return {"value": kernel_distance(samples, real), "standard_error": error, "n": len(samples)}
 
 
-@register("image", "precision_{suffix}", "improved precision", "precision", only="precision_recall", better="higher")
-def precision(comparison: Comparison) -> Value:
-    """Share of the samples among the data."""
-    return _manifold(comparison, 0)
+def _manifold(name: str, place: int) -> Metric:
+    """A metric that is one of the four of `Comparison.manifold`."""
+
+    def metric(comparison: Comparison) -> Value:
+        found = comparison.manifold
+        return None if found is None else {"value": found[place], "n": min(len(comparison.samples), KERNEL_ROWS)}
+
+    metric.__name__ = name
+    return metric
 
 
-@register("image", "recall_{suffix}", "improved recall", "recall", only="precision_recall", better="higher")
-def recall(comparison: Comparison) -> Value:
-    """Share of the data among the samples."""
-    return _manifold(comparison, 1)
-
-
-@register("image", "density_{suffix}", "density", "density", only="density_coverage", better="should equal the bound's")
-def density(comparison: Comparison) -> Value:
-    """Mean number of data near a sample, over its expectation."""
-    return _manifold(comparison, 2)
-
-
-@register("image", "coverage_{suffix}", "coverage", "coverage", only="density_coverage", better="higher")
-def coverage(comparison: Comparison) -> Value:
-    """Share of the data with a sample near."""
-    return _manifold(comparison, 3)
+for _place, (_name, _label, _asked, _better) in enumerate(
+    [
+        ("precision", "improved precision", "precision_recall", "higher"),  # share of the samples among the data
+        ("recall", "improved recall", "precision_recall", "higher"),  # share of the data among the samples
+        ("density", "density", "density_coverage", "should equal the bound's"),  # data near a sample, over their expectation
+        ("coverage", "coverage", "density_coverage", "higher"),  # share of the data with a sample near
+    ]
+):
+    register("image", f"{_name}_{{suffix}}", _label, _name, only=_asked, better=_better)(_manifold(_name, _place))
 
 
 @register(
@@ -274,8 +272,3 @@ def support(comparison: Comparison) -> Value:
     if comparison.density is None or not comparison.density.bounded:
         return None
     return points.support_fraction(comparison.samples, comparison.density)
-
-
-def _manifold(comparison: Comparison, which: int) -> Value:
-    found = comparison.manifold
-    return None if found is None else {"value": found[which], "n": min(len(comparison.samples), KERNEL_ROWS)}

@@ -53,7 +53,20 @@ def metrics(parameters: Parameters) -> list[Path]:
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    return [preset.table(name) for name in ("table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else []))]
+    names = ["table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else [])]
+    return [preset.table(name) for name in [*names, *(["tournament.csv"] if tournaments(parameters) else [])]]
+
+
+def tournaments(parameters: Parameters) -> list[Path]:
+    """What the models of each data set say of each other's scores; none, unless it is asked for."""
+    preset, asked = Preset(parameters["preset"]), parameters["metrics"].get("tournament")
+    return [preset.tournament(dataset) for dataset in parameters["run"]["datasets"]] if asked else []
+
+
+def entrants(parameters: Parameters, dataset: str) -> list[Run]:
+    """The models of a tournament: every method's, of the first training seed."""
+    run = Preset(parameters["preset"]).run
+    return [run(dataset, method, parameters["seeds"][0]) for method in parameters["run"]["methods"]]
 
 
 def parents(parameters: Parameters, method: str) -> list[str]:

@@ -63,9 +63,9 @@ def latex(tables: Sequence[Grid]) -> str:
     return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(table) for table in tables)
 
 
-def html(tables: Sequence[Grid]) -> str:
+def html(tables: Sequence[Grid], title: str = "Table 1") -> str:
     """The tables as a page of their own."""
-    head = f'<meta charset="utf-8"/><title>Table 1</title>{STYLE}'
+    head = f'<meta charset="utf-8"/><title>{escape(title)}</title>{STYLE}'
     body = "\n".join(_html(table) for table in tables)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
