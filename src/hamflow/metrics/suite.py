@@ -195,26 +195,24 @@ def kd_with_error(comparison: Comparison) -> Value:
     return {"value": kernel_distance(samples, real), "standard_error": error, "n": len(samples)}
 
 
-def _manifold(name: str, place: int) -> Metric:
+def _one_of_manifold(place: int) -> Metric:
     """A metric that is one of the four of `Comparison.manifold`."""
 
     def metric(comparison: Comparison) -> Value:
         found = comparison.manifold
         return None if found is None else {"value": found[place], "n": min(len(comparison.samples), KERNEL_ROWS)}
 
-    metric.__name__ = name
     return metric
 
 
-for _place, (_name, _label, _asked, _better) in enumerate(
-    [
-        ("precision", "improved precision", "precision_recall", "higher"),  # share of the samples among the data
-        ("recall", "improved recall", "precision_recall", "higher"),  # share of the data among the samples
-        ("density", "density", "density_coverage", "should equal the bound's"),  # data near a sample, over their expectation
-        ("coverage", "coverage", "density_coverage", "higher"),  # share of the data with a sample near
-    ]
-):
-    register("image", f"{_name}_{{suffix}}", _label, _name, only=_asked, better=_better)(_manifold(_name, _place))
+MANIFOLD = (  # name, label, where it is asked for, which way is better
+    ("precision", "improved precision", "precision_recall", "higher"),  # share of the samples among the data
+    ("recall", "improved recall", "precision_recall", "higher"),  # share of the data among the samples
+    ("density", "density", "density_coverage", "should equal the bound's"),  # data near a sample, over their expectation
+    ("coverage", "coverage", "density_coverage", "higher"),  # share of the data with a sample near
+)
+for _place, (_name, _label, _asked, _better) in enumerate(MANIFOLD):
+    register("image", f"{_name}_{{suffix}}", _label, _name, only=_asked, better=_better)(_one_of_manifold(_place))
 
 
 @register(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from hamflow.report import better, paper
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
 MILLION = 1e6  # discrepancies are small
+Lowest = Mapping[tuple[str, str, str, float, str], float]  # by (data set, method, sampler, NFE, metric)
+NO_LOWEST: Lowest = MappingProxyType({})
 
 STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; color: #222; }
@@ -70,18 +73,21 @@ def html(tables: Sequence[Grid], title: str = "Table 1") -> str:
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
-def grids(frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple[str, str, str]] = ()) -> list[Grid]:
+def grids(
+    frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple[str, str, str]] = (), lowest: Lowest = NO_LOWEST
+) -> list[Grid]:
     """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines.
 
     Args:
         frame: the lines of table1.csv.
         titles: the labels of the data sets.
         best: (data set, method, metric) that are marked, see `hamflow.report.better`.
+        lowest: the smallest values over seeds, a column of their own beside the headline metric of a data set.
     """
     own = frame[frame["sampler"] == UNSAMPLED]
     chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    tables = [_table1(chosen, titles, order, best)] if order else []
+    tables = [_table1(chosen, titles, order, best, lowest)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
@@ -116,9 +122,14 @@ def _images_first(frame: pd.DataFrame) -> list[str]:
     return [dataset for _, dataset in sorted(set(pairs))]
 
 
-def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str], best: Collection) -> Grid:
+def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str], best: Collection, lowest: Lowest) -> Grid:
     heads = {d: suite.headline(set(frame.loc[frame["dataset"] == d, "metric"])) for d in datasets}
-    ours = [("ours", titles[d], suite.about(metric).short, _cell(frame, d, metric, best)) for d, metric in heads.items()]
+    ours = []
+    for d, metric in heads.items():
+        short = suite.about(metric).short
+        ours.append(("ours", titles[d], short, _cell(frame, d, metric, best)))
+        if any((key[0], key[-1]) == (d, metric) for key in lowest):
+            ours.append(("ours", titles[d], f"lowest {short}", _lowest(frame, d, metric, lowest)))
     theirs = [("the paper", title, "FID", _published(paper.TABLE[key])) for key, title in paper.COLUMNS.items()]
     methods = [*paper.LABELS, *frame["method"]]
     marked = any((d, metric) == (dataset, name) for dataset, _, name in best for d, metric in heads.items())
@@ -181,6 +192,16 @@ def _cell(frame: pd.DataFrame, dataset: str, metric: str, best: Collection = (),
         spent = f" / {line['nfe']:g}" if cost and method != BOUND else ""
         mark = better.MARK if (dataset, method, metric) in best else ""
         return measurement(scale * line["mean"], scale * line["std"]) + mark + spent
+
+    return cell
+
+
+def _lowest(frame: pd.DataFrame, dataset: str, metric: str, lowest: Lowest) -> Cell:
+    lines = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric)].set_index("method")
+
+    def cell(method: str) -> str:
+        sampler, nfe = lines.loc[method, ["sampler", "nfe"]] if method in lines.index else ("", 0)
+        return number(lowest[key]) if (key := (dataset, method, sampler, nfe, metric)) in lowest else NONE
 
     return cell
 
