@@ -187,6 +187,21 @@ def test_held_out_images_are_the_bound_where_there_are_any(tmp_path):
     assert place.build()["metrics"]["fd_enlite0"]["n"] == N // 4
 
 
+def test_held_out_images_are_the_statistics_where_they_are_asked_for(tmp_path):
+    """Then the held-out images themselves have the distance 0, training images are the bound; another reference is refused."""
+    place = Place(tmp_path, "few_digits", holdout=0.25)
+    held_out = np.array(data.load(place.data).test().rows)
+    bound = place.build(reference="held_out")
+    assert bound["metrics"]["fd_enlite0"]["n"] == len(data.load(place.data).rows)
+    place.draw(held_out)
+    found = place.evaluate(reference="held_out", n_samples=len(held_out))["metrics"]
+    assert found["fd_enlite0_relative"]["value"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(DataError, match="reference held_out, but None"):
+        place.evaluate(n_samples=len(held_out))
+    with pytest.raises(ConfigurationError, match="nothing of these data was held out"):
+        Place(tmp_path / "other", "few_digits").build(reference="held_out")
+
+
 def test_every_setting_has_its_file(board):
     board.draw(board.fake(), "multistep-nfe9", sampler="multistep", nfe=9)
     board.evaluate()

@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from hamflow.config.reading import Config, merge, without_nulls
-from hamflow.config.sections import BOUND, ClassLaw, Method, Samples
+from hamflow.config.sections import BOUND, ClassLaw, Method, Part, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
 from hamflow.registry import Count, Name, Options, Positive, convert
 from hamflow.training.plan import Training
 
-EQUALLY = ", classes equally often"  # after the label of a data set in tables
+EQUALLY, HELD_OUT = ", classes equally often", ", against held-out data"  # after the label of a data set in tables
 NAMED = ("name", "dataset", "method", "preset")  # the keys of a specification that hold one
 
 
@@ -68,6 +68,7 @@ class EvaluationSpec(Options, kw_only=True, frozen=True):
     n_samples: Samples
     batch: Count
     class_law: ClassLaw = "data"
+    reference: Part = "training"
     options: dict[str, Any] = msgspec.field(default_factory=dict)  # of the feature network
     more: list[str] = msgspec.field(default_factory=list)  # metrics beside the distances
 
@@ -140,10 +141,12 @@ def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> 
     """See `EvaluationSpec`."""
     entry, evaluation = entry_of(config, "datasets", dataset), config["evaluation"]
     chosen = {"options": evaluation.get("features", {}).get(entry["features"]), "more": evaluation.get("more")}
+    if held_out := entry.get("reference") == "held_out":
+        chosen["reference"] = entry["reference"]
     return {
         "preset": config["preset"],
         "dataset": dataset,
-        "dataset_label": entry["label"] + (EQUALLY if entry["class_law"] == "equal" else ""),
+        "dataset_label": entry["label"] + EQUALLY * (entry["class_law"] == "equal") + HELD_OUT * held_out,
         "conditional": entry["conditional"],
         "method": method or BOUND,
         "label": entry_of(config, "methods", method)["label"] if method else "real data (bound)",

@@ -19,6 +19,7 @@ from hamflow.metrics.reference import KERNEL_ROWS, Reference, thin
 FEWEST_ROWS = 2
 FEWEST_FOR_ERROR = 4  # of the kernel distance
 NEIGHBOURS = 5  # of density and coverage (Naeem et al. 2020); precision and recall have 3 (Kynkaanniemi et al. 2019)
+MEMORISATION = "memorisation"  # among the metrics that may be asked for
 PAIRS = 16  # of a sample and its nearest training image, the nearest of all, in a record
 Value = float | Mapping[str, Any] | None
 
@@ -220,7 +221,7 @@ for _place, (_name, _label, _asked, _better) in enumerate(MANIFOLD):
     "memorised_{suffix}",
     "share of samples nearer to a training image than 99% of fresh images",
     "memorised",
-    only="memorisation",
+    only=MEMORISATION,
     better="should be .01",
 )
 def memorised(comparison: Comparison) -> Value:
