@@ -112,6 +112,16 @@ def test_distance_is_that_of_compute_fid(cleanfid, file, images, tmp_path, name,
     assert own == pytest.approx(theirs, rel=1e-4)
 
 
+def test_distance_is_that_of_torch_fidelity(cleanfid, file, images):
+    """Their extractor cannot be fed this file, whose architecture it builds itself: their distance is of our features."""
+    theirs = pytest.importorskip("torch_fidelity.metric_fid")
+    found = [features.build("inception", **file).extract(part) for part in images]
+    varying = [torch.from_numpy(part[:, : WAVES + 3]).double() for part in found]
+    statistics = [theirs.fid_features_to_statistics(part) for part in varying]
+    exact = theirs.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance_of(*found) == pytest.approx(exact, rel=1e-3)
+
+
 def measured(network, samples, real):
     reference = summarise(network.extract(real), {})
     return suite.measure(
