@@ -133,6 +133,17 @@ def test_one_seed_has_no_column_of_the_lowest_and_seeds_of_an_adaptive_sampler_h
     assert next(row for row in rows if row[0] == "EDM")[2] == "2.00"
 
 
+def test_likelihoods_have_a_table_of_their_own(metrics, tmp_path, make_result, write_result):
+    bits = {"bits_per_dimension": {"value": 1.25, "standard_error": 0.01, "n": 500, "features": "held-out data"}}
+    hsd = {"hsd@sigma=0.1": {"value": 1e-5, "standard_error": 1e-6, "n": 500, "features": "features"}}
+    write_result(metrics, make_result("digits", "edm", sampler="none", nfe=0, metrics=bits | hsd), "hsd")
+    tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    assert re.search(r"\| EDM +\| +1\.250 ± 0\.010 \|", text)
+    assert re.search(r"\| EDM +\| +10\.0 ± 1\.0 \|", text)
+    assert "Digits: held-out data, n = 500" in text
+
+
 def test_html_is_well_formed_and_holds_the_cells_of_the_markdown(metrics, tmp_path):
     tabulate(metrics, tmp_path)
     page = ElementTree.fromstring((tmp_path / "table1.html").read_text())

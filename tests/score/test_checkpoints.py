@@ -9,6 +9,7 @@ from scipy import stats
 
 from hamflow import cli, config, data, methods
 from hamflow.data.gaussian_mixture import MEANS, SDS, WEIGHTS
+from hamflow.draws import generator
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import read_json, write_text
 from hamflow.laws.mixtures import GaussianMixture
@@ -136,6 +137,23 @@ def test_the_verb_compares_the_checkpoints_of_a_preset(parameters, folder, tmp_p
     assert found["tournaments"][0]["n"] == 500
     assert cli.main(["tournament", "smoke/gaussian_mixtur"]) == 2
     assert "gaussian_mixture" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_likelihood_of_a_trained_model_is_the_entropy_of_the_mixture(parameters, folder, tmp_path):
+    """The default network: within .05 bits a dimension of the exact -log p of the same data, and above it."""
+    asked, found = POINTS | {"sigmas": [], "likelihood": {"samples": 400, "steps": 15}}, {}
+    whole = config.load(["params.yaml"])
+    for method, chosen, kimg in (("oscillation", whole, 250), ("reflection", parameters, 1)):
+        checkpoint = trained(chosen, folder, "gaussian_mixture", method, train_kimg=kimg)
+        evaluate_checkpoint(asked, checkpoint, folder / "gaussian_mixture", tmp_path / "hsd.json", "cpu")
+        found[method] = read_json(tmp_path / "hsd.json")["metrics"]
+    assert found["reflection"] == {}
+    row, law = found["oscillation"]["data_nll"], GaussianMixture(WEIGHTS, MEANS, SDS)
+    data_of_row = law.sample(400, generator(0, "likelihood", "rows"))
+    entropy = -float(law.log_prob(data_of_row).mean())
+    assert (row["n"], row["features"]) == (400, "law")
+    assert -0.01 < (row["value"] - entropy) / (2 * np.log(2)) < 0.05
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -13,6 +13,7 @@ from hamflow.errors import ConfigurationError, nearest
 from hamflow.flows.base import FLOWS
 from hamflow.methods.base import METHODS
 from hamflow.metrics import features, suite
+from hamflow.metrics.likelihood import LikelihoodSpec
 from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
@@ -39,6 +40,7 @@ def check(config: Config) -> None:
         if name not in suite.optional():
             raise ConfigurationError(f"`evaluation.more`: unknown metric '{name}'", fix=nearest(name, suite.optional()))
     _check_discrepancy(config["metrics"]["hsd"], run)
+    convert(LikelihoodSpec, config["metrics"].get("likelihood", {}), "metrics.likelihood")
     _check_modules(config, "studies")
 
 

@@ -162,7 +162,9 @@ def discrepancy_spec(config: Config, dataset: str, method: str) -> Config:
     """What determines the discrepancy of a trained model, but for its weights, and its labels in the tables."""
     about = evaluation_spec(config, dataset, method)
     labels = ("preset", "dataset", "dataset_label", "conditional", "method", "label")
-    return {**config["metrics"]["hsd"], "about": {key: about[key] for key in labels}}
+    settings, likelihood = config["metrics"]["hsd"], config["metrics"].get("likelihood")
+    asked = {} if likelihood is None else {"likelihood": likelihood}
+    return {**settings, **asked, "about": {key: about[key] for key in labels}}
 
 
 def tournament_spec(config: Config, dataset: str) -> Config:

@@ -97,6 +97,8 @@ _ABOUT: dict[str, About] = {  # of metrics that no function here computes: the p
     "{suffix}fid_relative": About("FID / trace of the data's covariance", "FID / trace"),
     "{suffix}kid": About("KID (unbiased)", "KID"),
     "hsd@sigma={suffix}": About("Hamiltonian score discrepancy", "HSD", "a coordinate"),
+    "bits_per_dimension": About("negative log-likelihood of images", "bits", "bits a dimension"),
+    "data_nll": About("negative log-likelihood of data", "NLL of data", "nats"),
 }
 
 

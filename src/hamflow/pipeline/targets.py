@@ -43,11 +43,11 @@ def studies(parameters: Parameters) -> list[str]:
 
 def metrics(parameters: Parameters) -> list[Path]:
     """The records behind Table 1: the bounds, every run at every setting, and the discrepancies."""
-    preset = Preset(parameters["preset"])
+    preset, of_model = Preset(parameters["preset"]), parameters["metrics"]
     found = [preset.bound(dataset).metrics / f"{BOUND_SETTING}.json" for dataset in parameters["run"]["datasets"]]
     for run in runs(parameters):
         found += [run.metrics / f"{setting}.json" for setting in settings(parameters, run.method)]
-        found += [run.metrics / f"{HSD}.json"] if parameters["metrics"]["hsd"]["sigmas"] else []
+        found += [run.metrics / f"{HSD}.json"] if of_model["hsd"]["sigmas"] or "likelihood" in of_model else []
     return found
 
 

@@ -90,7 +90,9 @@ def grids(
     tables = [_table1(chosen, titles, order, best, lowest)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
-    return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
+    score = own["metric"].str.startswith(f"{HSD}@")
+    kinds = ((_discrepancies, own[score]), (_likelihoods, own[~score]))
+    return [*tables, *(kind(lines, titles, order) for kind, lines in kinds if not lines.empty)]
 
 
 def largest_budget(frame: pd.DataFrame) -> pd.DataFrame:
@@ -166,6 +168,22 @@ def _discrepancies(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequen
         f"by {', '.join(sorted(set(frame['features'])))}, n = {_counts(frame)}."
     )
     return _grid("table1-hsd", caption, columns, frame["method"], frame)
+
+
+def _likelihoods(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Grid:
+    columns, data = [], []
+    for dataset in order:
+        mine = frame[frame["dataset"] == dataset]
+        for metric in sorted(set(mine["metric"])):
+            about = suite.about(metric)
+            columns.append((titles[dataset], about.unit, "", _cell(frame, dataset, metric, cost=False)))
+            data.append(f"{titles[dataset]}: {', '.join(sorted(set(mine['features'])))}, n = {_counts(mine)}")
+    error = "standard deviation over seeds" if (frame["seeds"] > 1).any() else "standard error"
+    caption = (
+        f"Negative log-likelihood that each model gives to data, preset {frame.iloc[0]['preset']}, by the instantaneous change "
+        f"of variables; images dequantised, an upper bound; lower is better; ± {error}. {'; '.join(data)}."
+    )
+    return _grid("table1-likelihood", caption, columns, frame["method"], frame)
 
 
 Cell = Callable[[str], str]  # of a method
