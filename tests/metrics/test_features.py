@@ -178,6 +178,22 @@ def test_distance_grows_with_noise_and_with_blur(network, digits):
     assert blurred == sorted(blurred)
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.full((2, 8, 8, 1), np.nan, dtype=np.float32),
+        np.zeros((0, 8, 8, 1), dtype=np.uint8),
+        np.array([np.zeros((8, 8, 1)), np.zeros((9, 9, 1))], dtype=object),
+        np.zeros((2, 8, 8, 4), dtype=np.uint8),
+        np.zeros((2, 8, 8), dtype=np.uint8),
+    ],
+    ids=["no numbers", "none", "mixed sizes", "four channels", "no channels"],
+)
+def test_what_is_no_set_of_images_is_a_paragraph(network, images):
+    with pytest.raises(DataError, match=r"uint8 images \[N, H, W, 1 or 3\]"):
+        network.extract(images)
+
+
 def test_altered_weights_are_refused(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"something else")

@@ -133,6 +133,21 @@ def test_one_seed_has_no_column_of_the_lowest_and_seeds_of_an_adaptive_sampler_h
     assert next(row for row in rows if row[0] == "EDM")[2] == "2.00"
 
 
+def test_three_samplers_have_a_table_of_the_best_at_each_nfe_and_two_have_none(metrics, tmp_path, make_result, write_result):
+    tabulate(metrics, tmp_path)
+    assert "best of the samplers" not in (tmp_path / "table1.md").read_text()
+    for seed in range(3):
+        for nfe, value in ((9, 9.0), (35, 0.5)):
+            write_result(metrics, make_result("digits", "edm", seed, "unipc", nfe, value=value))
+    frame = tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.md").read_text().split("best of the samplers")[1]
+    (row,) = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("| EDM")]
+    nine, thirty_five = (cell.strip() for cell in row.strip("|").split("|")[1:])
+    heun = frame.query("dataset == 'digits' and method == 'edm' and sampler == 'heun' and nfe == 9").iloc[0]
+    assert nine == f"{layout.measurement(heun['mean'], heun['std'])}, heun"
+    assert thirty_five.endswith("unipc")
+
+
 def test_likelihoods_have_a_table_of_their_own(metrics, tmp_path, make_result, write_result):
     bits = {"bits_per_dimension": {"value": 1.25, "standard_error": 0.01, "n": 500, "features": "held-out data"}}
     hsd = {"hsd@sigma=0.1": {"value": 1e-5, "standard_error": 1e-6, "n": 500, "features": "features"}}

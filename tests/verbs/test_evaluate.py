@@ -172,6 +172,14 @@ def test_the_relative_distance_is_in_units_of_the_trace(tmp_path):
     assert metrics["fd_enlite0_relative"]["value"] == pytest.approx(metrics["fd_enlite0"]["value"] / trace)
 
 
+def test_fewer_samples_than_features_are_told(tmp_path, capsys):
+    place = Place(tmp_path, "few_digits")
+    place.build()
+    place.draw(place.fake())
+    place.evaluate()
+    assert f"{N} samples have a singular covariance in 320 features" in capsys.readouterr().out
+
+
 def test_the_bound_compares_disjoint_halves(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(suite, "measure", lambda comparison: seen.append(comparison) or {})

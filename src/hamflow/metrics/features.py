@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamflow.errors import DataError
 from hamflow.registry import Registry
 
 Build = Callable[..., "FeatureNetwork"]
@@ -43,7 +44,15 @@ class FeatureNetwork:
 
         Args:
             batch: images at a time on a GPU.
+        Raises:
+            DataError: no images, or an array of something else.
         """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+            raise DataError(
+                f"features are of uint8 images [N, H, W, 1 or 3], N > 0, not of {images.dtype} {list(images.shape)}",
+                why="floats, which may be no numbers, images of several sizes, or none at all would give a distance to nothing",
+                fix="round to 0 ... 255, one size for all",
+            )
         chunk = CPU_CHUNK if self.device.type == "cpu" else batch
         for start in range(0, len(images), chunk):
             part = torch.from_numpy(np.array(images[start : start + chunk])).permute(0, 3, 1, 2)

@@ -17,6 +17,7 @@ from hamflow.report import better, paper
 
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
+COMPARED = 3  # samplers, from which on a table says which is the best at each NFE
 MILLION = 1e6  # discrepancies are small
 Lowest = Mapping[tuple[str, str, str, float, str], float]  # by (data set, method, sampler, NFE, metric)
 NO_LOWEST: Lowest = MappingProxyType({})
@@ -84,11 +85,13 @@ def grids(
         best: (data set, method, metric) that are marked, see `hamflow.report.better`.
         lowest: the smallest values over seeds, a column of their own beside the headline metric of a data set.
     """
-    own = frame[frame["sampler"] == UNSAMPLED]
+    own, drawn = frame[frame["sampler"] == UNSAMPLED], (frame["sampler"] != UNSAMPLED) & (frame["method"] != BOUND)
     chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
     tables = [_table1(chosen, titles, order, best, lowest)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
+    if frame.loc[drawn, "sampler"].nunique() >= COMPARED:
+        tables += [_best_samplers(frame[drawn & (frame["dataset"] == dataset)], titles[dataset]) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     score = own["metric"].str.startswith(f"{HSD}@")
     kinds = ((_discrepancies, own[score]), (_likelihoods, own[~score]))
@@ -148,6 +151,25 @@ def _all_metrics(frame: pd.DataFrame, title: str, best: Collection) -> Grid:
     caption += f"; {better.MEANING}" if any(dataset == marked for marked, *_ in best) else ""
     columns = [(title, about.short, "", _cell(frame, dataset, metric, best)) for metric, about in metrics.items()]
     return _grid(f"table1-{dataset}", f"{caption}; {_basis(frame)}.", columns, frame["method"], frame)
+
+
+def _best_samplers(frame: pd.DataFrame, title: str) -> Grid:
+    """Of each method at each NFE the sampler of the lowest headline metric; adaptive ones stand at the NFE that they spent."""
+    metric = suite.headline(set(frame["metric"]))
+    frame = frame[frame["metric"] == metric].sort_values(["mean", "sampler"], kind="stable")
+    columns: list[tuple[str, str, str, Cell]] = []
+    for nfe, lines in frame.groupby("nfe"):
+        best = lines.groupby("method").first()
+
+        def cell(method: str, best: pd.DataFrame = best) -> str:
+            if method not in best.index:
+                return NONE
+            return f"{measurement(best.loc[method, 'mean'], best.loc[method, 'std'])}, {best.loc[method, 'sampler']}"
+
+        columns.append((f"{title}, {suite.about(metric).short}", f"{nfe:g} NFE", "", cell))
+    caption = f"{title}, preset {frame.iloc[0]['preset']}: the best of the samplers at each NFE, chosen by the values shown; "
+    caption += f"{suite.about(metric).title}, lower is better; {_basis(frame)}."
+    return _grid(f"table1-{frame.iloc[0]['dataset']}-samplers", caption, columns, frame["method"], frame)
 
 
 def _exception(about: suite.About) -> str:

@@ -139,6 +139,12 @@ def evaluate(spec: Mapping[str, Any], data: Path, reference: Path, samples: Path
     if not files:
         raise DataError(f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again")
     embed, seconds = Embedding(spec, dataset, device), {}
+    if embed.network and spec["n_samples"] < embed.network.dimension:
+        print(
+            f"Note: {spec['n_samples']} samples have a singular covariance in {embed.network.dimension} features: their "
+            "distance is mostly the bias of so small an n, which differs from n to n",
+            flush=True,
+        )
     _check_made(reference, statistics, "features_sha256", embed.sha256)
     for left in {path for path in output.glob(f"{setting_of('*', '*')}.json")} - {output / f"{BOUND_SETTING}.json"}:
         left.unlink()
