@@ -7,7 +7,7 @@ torch-fidelity itself takes no local file for it: the transformer is therefore w
 import hashlib
 import io
 import os
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -51,9 +51,9 @@ def dinov2(device: torch.device, path: str = "", sha256: Digest = "") -> Feature
     if sha256 and found != sha256:
         raise DataError(f"the DINOv2 weights have sha256 {found}, not {sha256}", why=WHY, fix=FIX)
     try:
-        weights = {key: value.float().to(device) for key, value in _unpickle(content).items()}
+        weights = {key: value.float().to(device) for key, value in _tensors(content).items()}
         dimension = transform(weights, torch.zeros(1, 3, SIDE, SIDE, device=device)).shape[1]
-    except (RuntimeError, LookupError, AttributeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, LookupError, AttributeError, ValueError, TypeError, EOFError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"the file with sha256 {found[:12]}… has no DINOv2 weights ({reason})", why=WHY, fix=FIX) from error
 
@@ -140,6 +140,8 @@ def _read(path: str) -> bytes:
         raise DataError(f"the DINOv2 weights {path} cannot be read ({error.strerror})", why=WHY, fix=FIX) from error
 
 
-def _unpickle(content: bytes) -> dict[str, Tensor]:
-    """A state dictionary, of which nothing is run."""
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    """A state dictionary, of which nothing is run. Raises ValueError for other bytes."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ValueError("it is no archive of tensors")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
