@@ -44,8 +44,9 @@ test-slow: install  ## statistics at the size of a study, ways of DVC that diffe
 test-slurm: install  ## the tests on a real SLURM, which they install and start: as root, on Debian; skipped elsewhere
 	OMP_NUM_THREADS=1 pytest -m slurm tests/slurm
 
-bench: install  ## how long the workflow, a job and a training step take; compared with their targets
+bench: install  ## how long the workflow, a job, a training step and the metrics take; compared with their targets
 	python tools/bench
+	python tools/bench_metrics.py
 
 lint: install  ## style of Python and Snakemake, and types
 	ruff check .

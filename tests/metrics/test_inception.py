@@ -112,6 +112,16 @@ def test_distance_is_that_of_compute_fid(cleanfid, file, images, tmp_path, name,
     assert own == pytest.approx(theirs, rel=1e-4)
 
 
+def test_distance_is_that_of_torch_fidelity(cleanfid, file, images):
+    """Their extractor cannot be fed this file, whose architecture it builds itself: their distance is of our features."""
+    theirs = pytest.importorskip("torch_fidelity.metric_fid")
+    found = [features.build("inception", **file).extract(part) for part in images]
+    varying = [torch.from_numpy(part[:, : WAVES + 3]).double() for part in found]
+    statistics = [theirs.fid_features_to_statistics(part) for part in varying]
+    exact = theirs.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance_of(*found) == pytest.approx(exact, rel=1e-3)
+
+
 def measured(network, samples, real):
     reference = summarise(network.extract(real), {})
     return suite.measure(
@@ -174,6 +184,8 @@ def test_options_are_checked_before_any_job():
         ("evaluation.features.inception.pth=x", "pth"),
         ("evaluation.features.incepton.path=x", "inception"),
         ("evaluation.more=[kernel_eror]", "kernel_error"),
+        ("datasets.checkerboard.reference=held_out", "compared with their law"),
+        ("datasets.digits.reference=heldout", "held_out"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             config.load(files, [setting])
@@ -182,9 +194,14 @@ def test_options_are_checked_before_any_job():
 def test_specifications_name_options_only_where_they_are_given():
     files = ["params.yaml", "workflow/presets/smoke.yaml"]
     plain = config.evaluation_spec(config.load(files), "digits")
-    assert {"options", "more"} & set(plain) == set()
+    assert {"options", "more", "reference"} & set(plain) == set()
+    assert plain["dataset_label"] == "Digits 8x8"
     settings = ["datasets.digits.features=inception", "evaluation.features.inception.path=x.pt"]
     assert config.evaluation_spec(config.load(files, settings), "digits")["options"] == {"path": "x.pt"}
+    held_out = config.evaluation_spec(config.load(files, ["datasets.digits.reference=held_out"]), "digits")
+    assert (held_out["reference"], held_out["dataset_label"]) == ("held_out", "Digits 8x8, against held-out data")
+    with pytest.raises(ConfigurationError, match="memorisation"):
+        config.load(files, ["datasets.digits.reference=held_out", "evaluation.more=[memorisation]"])
 
 
 def test_no_torchvision_is_needed(file):

@@ -16,6 +16,7 @@ from hamflow.files import save_array, save_tensors
 from hamflow.pipeline.paths import Preset
 from hamflow.pipeline.records import MetricsError
 from hamflow.report import figures, style
+from hamflow.report.figures import memorised
 from hamflow.report.figures.samples import COLUMNS, GAP, mosaic
 from hamflow.report.tables import tabulate
 
@@ -32,6 +33,10 @@ PARAMETERS = {
     "methods": {"edm": {"label": LABEL}, "oscillation": {"label": "Oscillation HGF", "samplers": {"euler": [3]}}},
     "training": {"train_kimg": 5},
     "sampling": {"settings": {"heun": [5, 9], "multistep": [5]}},
+}
+MEMORISATION = PARAMETERS | {
+    "evaluation": {"more": ["memorisation"]},
+    "datasets": PARAMETERS["datasets"] | {"digits": PARAMETERS["datasets"]["digits"] | {"features": "efficientnet_lite0"}},
 }
 KINDS = {name: kind for kind in figures.kinds() for name in kind.names(PARAMETERS)}
 
@@ -167,6 +172,29 @@ def test_the_discrepancy_of_a_model_is_no_sampler_in_the_figure(
     table.write_text("\n".join(line for line in table.read_text().splitlines() if not re.search("heun|multi|real", line)))
     with pytest.raises(MetricsError, match="no metrics of samples of data set 'digits'"):
         KINDS["nfe"].draw(PARAMETERS | {"run": {"datasets": ["digits"], "methods": ["edm"]}}, "nfe", tmp_path / "b.png")
+
+
+def test_the_nearest_training_image_stands_below_its_sample_where_memorisation_is_asked_for(
+    there, make_result, write_result, tmp_path, monkeypatch
+):
+    """The pairs are those of the metrics; the share stands beside the method."""
+    assert memorised.names(PARAMETERS) == []
+    assert memorised.names(MEMORISATION) == ["memorised-digits"]
+    samples, training = np.random.default_rng(0).integers(0, 255, (2, 5, 4, 4, 1), dtype=np.uint8)
+    seen = memorised.picture(samples, training, [[3, 1, 0.5], [0, 4, 0.6]])
+    assert np.array_equal(seen[:4, :4], samples[3][..., 0])
+    assert np.array_equal(seen[5:, 5:], training[4][..., 0])
+    row = {"value": 0.125, "n": 100, "features": "x", "nearest": [[k, 99 - k, float(k)] for k in range(16)]}
+    for method, sampler, nfe in (("edm", "heun", 9), ("oscillation", "euler", 3)):
+        content = make_result("digits", method, sampler=sampler, nfe=nfe, metrics={"memorised_x": row})
+        write_result(there.metrics, content)
+    found = texts_of(monkeypatch)
+    memorised.draw(MEMORISATION, "memorised-digits", tmp_path / "figure.png")
+    assert "Oscillation HGF: share 0.125" in found
+    assert "preset toy" in memorised.caption(MEMORISATION, "memorised-digits")
+    write_result(there.metrics, content | {"metrics": {"memorised_x": row | {"nearest": []}}})
+    with pytest.raises(DataError, match="says nothing of memorisation"):
+        memorised.draw(MEMORISATION, "memorised-digits", tmp_path / "figure.png")
 
 
 def distance(one: str, other: str) -> float:

@@ -116,9 +116,47 @@ def test_markdown_holds_every_method_of_ours_and_of_the_paper(metrics, tmp_path)
     assert set(cells) == paper_rows | set(frame["label"])
     best = frame.query("dataset == 'digits' and method == 'edm' and sampler == 'heun' and nfe == 35").iloc[0]
     assert cells["EDM"][0] == f"{layout.measurement(best['mean'], best['std'])} / 35"
-    assert cells["EDM"][2:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
+    assert cells["EDM"][1] == layout.number(min(values_of(metrics, best)))
+    assert cells["EDM"][4:] == ["1.98 / 35", "1.79 / 35", "2.39 / 79"]
+    assert re.findall(r"lowest \w+", text.split("\n\n")[1]) == ["lowest FD", "lowest W2"]
     for fact in ("preset toy", "EfficientNet-Lite0", "n = 1797", "n = 898 for the bound", "3 seeds", "heun"):
         assert fact in text.split("\n\n")[0]
+
+
+def test_one_seed_has_no_column_of_the_lowest_and_seeds_of_an_adaptive_sampler_have(tmp_path, make_result, write_result):
+    for seed, nfe in enumerate((60, 73)):
+        content = make_result(seed=seed, sampler="dopri5", nfe=nfe, value=3.0 - seed)
+        write_result(tmp_path / "m", content, "dopri5-nfeauto")
+        tabulate(tmp_path / "m", tmp_path)
+        heads, _, *rows = cells_of((tmp_path / "table1.md").read_text())
+        assert any("lowest" in head for head in heads) is (seed == 1)
+    assert next(row for row in rows if row[0] == "EDM")[2] == "2.00"
+
+
+def test_three_samplers_have_a_table_of_the_best_at_each_nfe_and_two_have_none(metrics, tmp_path, make_result, write_result):
+    tabulate(metrics, tmp_path)
+    assert "best of the samplers" not in (tmp_path / "table1.md").read_text()
+    for seed in range(3):
+        for nfe, value in ((9, 9.0), (35, 0.5)):
+            write_result(metrics, make_result("digits", "edm", seed, "unipc", nfe, value=value))
+    frame = tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.md").read_text().split("best of the samplers")[1]
+    (row,) = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("| EDM")]
+    nine, thirty_five = (cell.strip() for cell in row.strip("|").split("|")[1:])
+    heun = frame.query("dataset == 'digits' and method == 'edm' and sampler == 'heun' and nfe == 9").iloc[0]
+    assert nine == f"{layout.measurement(heun['mean'], heun['std'])}, heun"
+    assert thirty_five.endswith("unipc")
+
+
+def test_likelihoods_have_a_table_of_their_own(metrics, tmp_path, make_result, write_result):
+    bits = {"bits_per_dimension": {"value": 1.25, "standard_error": 0.01, "n": 500, "features": "held-out data"}}
+    hsd = {"hsd@sigma=0.1": {"value": 1e-5, "standard_error": 1e-6, "n": 500, "features": "features"}}
+    write_result(metrics, make_result("digits", "edm", sampler="none", nfe=0, metrics=bits | hsd), "hsd")
+    tabulate(metrics, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    assert re.search(r"\| EDM +\| +1\.250 ± 0\.010 \|", text)
+    assert re.search(r"\| EDM +\| +10\.0 ± 1\.0 \|", text)
+    assert "Digits: held-out data, n = 500" in text
 
 
 def test_html_is_well_formed_and_holds_the_cells_of_the_markdown(metrics, tmp_path):

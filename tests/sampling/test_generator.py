@@ -38,6 +38,16 @@ def test_samplers_in_the_denoiser_reach_it_too(generator):
         torch.testing.assert_close(samples, precise, rtol=0, atol=0.02)
 
 
+def test_steps_of_one_s_own_do_not_depend_on_the_batch(generator):
+    """The network sees a time for each sample; its float32 alone may differ from batch to batch."""
+    precise, _ = generator.sample(range(6), "rk4", 400)
+    samples, spent = generator.sample(range(6), "dopri5_each", "auto")
+    alone, least = generator.sample(range(4, 6), "dopri5_each", "auto")
+    torch.testing.assert_close(samples, precise, rtol=0, atol=1e-3)
+    torch.testing.assert_close(samples[4:], alone, rtol=0, atol=1e-4)
+    assert 6 < least <= spent
+
+
 def test_its_density_is_one_in_all(generator):
     """A sum of exp(log p) over a lattice that holds nearly all of the mass."""
     side = torch.linspace(-6, 6, 61, dtype=torch.float64)

@@ -32,7 +32,7 @@ def warped(steps):
 
 def test_every_sampler_but_the_adaptive_ones_have_an_order_and_a_budget():
     fixed = {name for name, solver in SOLVERS.items() if solver.order}
-    adaptive = {"dopri5", "dopri5_log"}
+    adaptive = {"dopri5", "dopri5_log", "dopri5_each"}
     assert set(names()) - fixed == adaptive == {name for name, solver in SOLVERS.items() if solver.slope == 0}
 
 

@@ -172,6 +172,14 @@ def test_the_relative_distance_is_in_units_of_the_trace(tmp_path):
     assert metrics["fd_enlite0_relative"]["value"] == pytest.approx(metrics["fd_enlite0"]["value"] / trace)
 
 
+def test_fewer_samples_than_features_are_told(tmp_path, capsys):
+    place = Place(tmp_path, "few_digits")
+    place.build()
+    place.draw(place.fake())
+    place.evaluate()
+    assert f"{N} samples have a singular covariance in 320 features" in capsys.readouterr().out
+
+
 def test_the_bound_compares_disjoint_halves(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(suite, "measure", lambda comparison: seen.append(comparison) or {})
@@ -185,6 +193,21 @@ def test_the_bound_compares_disjoint_halves(tmp_path, monkeypatch):
 def test_held_out_images_are_the_bound_where_there_are_any(tmp_path):
     place = Place(tmp_path, "few_digits", holdout=0.25)
     assert place.build()["metrics"]["fd_enlite0"]["n"] == N // 4
+
+
+def test_held_out_images_are_the_statistics_where_they_are_asked_for(tmp_path):
+    """Then the held-out images themselves have the distance 0, training images are the bound; another reference is refused."""
+    place = Place(tmp_path, "few_digits", holdout=0.25)
+    held_out = np.array(data.load(place.data).test().rows)
+    bound = place.build(reference="held_out")
+    assert bound["metrics"]["fd_enlite0"]["n"] == len(data.load(place.data).rows)
+    place.draw(held_out)
+    found = place.evaluate(reference="held_out", n_samples=len(held_out))["metrics"]
+    assert found["fd_enlite0_relative"]["value"] == pytest.approx(0, abs=1e-6)
+    with pytest.raises(DataError, match="reference held_out, but None"):
+        place.evaluate(n_samples=len(held_out))
+    with pytest.raises(ConfigurationError, match="nothing of these data was held out"):
+        Place(tmp_path / "other", "few_digits").build(reference="held_out")
 
 
 def test_every_setting_has_its_file(board):

@@ -48,6 +48,25 @@ rule discrepancy:
         job("discrepancy", RUN.name)
 
 
+rule tournament:  # where `metrics.tournament` is true
+    input:
+        unpack(made_of("tournament")),
+    output:
+        result=PRESET.tournament("{dataset}"),
+        made=paths.made_of(PRESET.tournament("{dataset}")),
+    log:
+        PRESET.logs / "tournament" / "{dataset}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=GPU,
+    params:
+        at=at,
+        recipe=recipe("tournament"),
+    shell:
+        job("tournament", "{dataset}")
+
+
 rule study:
     input:
         unpack(made_of("study")),

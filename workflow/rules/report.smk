@@ -78,6 +78,35 @@ rule tabulate_study:
         job("tabulate", "comparison")
 
 
+rule tabulate_tournament:
+    input:
+        unpack(made_of("tabulate_tournament")),
+    output:
+        csv=report(
+            PRESET.table("tournament.csv"),
+            caption="../report/tournament.rst",
+            category="Tables",
+            labels={"table": "Models against each other, every line", "preset": PRESET.name},
+        ),
+        html=report(
+            PRESET.table("tournament.html"),
+            caption="../report/tournament.rst",
+            category="Tables",
+            labels={"table": "Models against each other", "preset": PRESET.name},
+        ),
+        text=PRESET.table("tournament.md"),
+        made=paths.made_of(PRESET.table("tournament.csv")),
+    log:
+        PRESET.logs / "tabulate-tournament.log",
+    conda:
+        ENVIRONMENT
+    params:
+        at=at,
+        recipe=recipe("tabulate_tournament"),
+    shell:
+        job("tabulate", "tournament")
+
+
 rule plot:
     input:
         unpack(made_of("plot")),

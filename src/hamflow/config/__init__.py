@@ -13,6 +13,7 @@ from hamflow.config.specs import (
     sampler_settings,
     sampling_spec,
     study_spec,
+    tournament_spec,
     training_spec,
 )
 from hamflow.registry import FIX_NAMES, WHY_NAMES
@@ -42,5 +43,6 @@ __all__ = [
     "sampler_settings",
     "sampling_spec",
     "study_spec",
+    "tournament_spec",
     "training_spec",
 ]

@@ -202,6 +202,12 @@ def _check_references(config: Config) -> None:
     for entry in (*config["datasets"].values(), *config["methods"].values()):
         if "network" in entry:
             require("networks", entry["network"])
+    if config["metrics"].get("tournament") and (len(config["run"]["methods"]) < 2 or not config["metrics"]["hsd"]["sigmas"]):
+        raise ConfigurationError(
+            "`metrics.tournament` is true, but `run.methods` names one method alone, or `metrics.hsd.sigmas` no noise level",
+            why="each model is judged by the others",
+            fix="name further methods and a noise level, or set metrics.tournament to false",
+        )
     parents = {name: list(entry.get("parents", {}).values()) for name, entry in config["methods"].items()}
     for parent in itertools.chain(*parents.values()):
         require("methods", parent)

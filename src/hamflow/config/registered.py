@@ -13,6 +13,8 @@ from hamflow.errors import ConfigurationError, nearest
 from hamflow.flows.base import FLOWS
 from hamflow.methods.base import METHODS
 from hamflow.metrics import features, suite
+from hamflow.metrics.likelihood import LikelihoodSpec
+from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
@@ -38,6 +40,7 @@ def check(config: Config) -> None:
         if name not in suite.optional():
             raise ConfigurationError(f"`evaluation.more`: unknown metric '{name}'", fix=nearest(name, suite.optional()))
     _check_discrepancy(config["metrics"]["hsd"], run)
+    convert(LikelihoodSpec, config["metrics"].get("likelihood", {}), "metrics.likelihood")
     _check_modules(config, "studies")
 
 
@@ -69,6 +72,17 @@ def _check_dataset(config: Config, name: str) -> sources.Source:
         raise ConfigurationError(what, why="it draws the classes as it learnt them", fix=f"set {at}.conditional to true")
     if entry["class_law"] == "equal" and source.kind == "point":
         raise ConfigurationError(f"`{at}.class_law` is equal, but the law of points is known as a whole", fix="leave it out")
+    if entry["reference"] == "held_out":
+        if source.kind == "point":
+            raise ConfigurationError(
+                f"`{at}.reference` is held_out, but points are compared with their law", fix="leave it out"
+            )
+        if MEMORISATION in config["evaluation"].get("more", []):
+            raise ConfigurationError(
+                f"`{at}.reference` is held_out, but `evaluation.more` asks for memorisation",
+                why="copies are looked for among training images, of which the statistics then hold none",
+                fix="take one of them out",
+            )
     if shape := _shape(source):
         networks.check(config["networks"][entry["network"]], shape, f"networks.{entry['network']}")
     return source

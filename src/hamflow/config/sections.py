@@ -23,6 +23,7 @@ class Run(Options, kw_only=True, frozen=True):
 
 
 ClassLaw = Literal["data", "equal"]
+Part = Literal["training", "held_out"]
 
 
 class Dataset(Options, kw_only=True, frozen=True):
@@ -32,6 +33,7 @@ class Dataset(Options, kw_only=True, frozen=True):
     source: str  # a module of hamflow.data registers it
     conditional: bool = False  # whether the network is told the class
     class_law: ClassLaw = "data"  # of samples, and of what they are compared with: that of the rows, or equal
+    reference: Part = "training"  # of images: the part that samples are compared with
     options: dict[str, Any] = field(default_factory=dict)  # of the source, and `holdout`
     network: Name  # a key of `networks`
     features: str  # a feature network for images, `points` for points
@@ -77,6 +79,8 @@ class Metrics(Options, kw_only=True, frozen=True):
     """Metrics of the model itself."""
 
     hsd: dict[str, Any]  # of `hamflow.score.model.ModelSpec`
+    likelihood: dict[str, Any] | None = None  # of `hamflow.metrics.likelihood.LikelihoodSpec`; None: not measured
+    tournament: bool = False  # whether the models of each data set are compared with each other, at the noise levels of hsd
 
 
 class Tracking(Options, kw_only=True, frozen=True):

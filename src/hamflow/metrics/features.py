@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamflow.errors import DataError
 from hamflow.registry import Registry
 
 Build = Callable[..., "FeatureNetwork"]
@@ -43,7 +44,15 @@ class FeatureNetwork:
 
         Args:
             batch: images at a time on a GPU.
+        Raises:
+            DataError: no images, or an array of something else.
         """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+            raise DataError(
+                f"features are of uint8 images [N, H, W, 1 or 3], N > 0, not of {images.dtype} {list(images.shape)}",
+                why="floats, which may be no numbers, images of several sizes, or none at all would give a distance to nothing",
+                fix="round to 0 ... 255, one size for all",
+            )
         chunk = CPU_CHUNK if self.device.type == "cpu" else batch
         for start in range(0, len(images), chunk):
             part = torch.from_numpy(np.array(images[start : start + chunk])).permute(0, 3, 1, 2)
@@ -95,15 +104,28 @@ def build(name: str, device: torch.device | str = "cpu", **options: Any) -> Feat
 @register("efficientnet_lite0", "EfficientNet-Lite0")
 def efficientnet_lite0(device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite0, ImageNet-1k, last block pooled, 320-d, 96 x 96 pixels."""
+    return _efficientnet("LITE0", "enlite0", device)
+
+
+@register("efficientnet_lite1", "EfficientNet-Lite1")
+def efficientnet_lite1(device: torch.device) -> FeatureNetwork:
+    """EfficientNet-Lite1, 320-d, as `efficientnet_lite0`: a second opinion on a ranking. Its package is optional."""
+    return _efficientnet("LITE1", "enlite1", device)
+
+
+@register("efficientnet_lite2", "EfficientNet-Lite2")
+def efficientnet_lite2(device: torch.device) -> FeatureNetwork:
+    """EfficientNet-Lite2, 352-d, as `efficientnet_lite1`."""
+    return _efficientnet("LITE2", "enlite2", device)
+
+
+def _efficientnet(size: str, suffix: str, device: torch.device) -> FeatureNetwork:
     from hamflow.metrics import efficientnet
 
-    network = efficientnet.network(efficientnet.load_weights())
-    network = network.to(device)
-    return FeatureNetwork(
-        "efficientnet_lite0",
-        "enlite0",
-        efficientnet.DIMENSION,
-        efficientnet.SHA256,
-        lambda images: network(efficientnet.preprocess(images)).mean((2, 3)),
-        device,
-    )
+    model: efficientnet.Model = getattr(efficientnet, size)
+    network = efficientnet.network(efficientnet.load_weights(model=model), model).to(device)
+
+    def forward(images: Tensor) -> Tensor:
+        return network(efficientnet.preprocess(images)).mean((2, 3))
+
+    return FeatureNetwork(model.name, suffix, model.dimension, model.sha256, forward, device)

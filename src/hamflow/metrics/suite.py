@@ -19,6 +19,7 @@ from hamflow.metrics.reference import KERNEL_ROWS, Reference, thin
 FEWEST_ROWS = 2
 FEWEST_FOR_ERROR = 4  # of the kernel distance
 NEIGHBOURS = 5  # of density and coverage (Naeem et al. 2020); precision and recall have 3 (Kynkaanniemi et al. 2019)
+MEMORISATION = "memorisation"  # among the metrics that may be asked for
 PAIRS = 16  # of a sample and its nearest training image, the nearest of all, in a record
 Value = float | Mapping[str, Any] | None
 
@@ -96,6 +97,8 @@ _ABOUT: dict[str, About] = {  # of metrics that no function here computes: the p
     "{suffix}fid_relative": About("FID / trace of the data's covariance", "FID / trace"),
     "{suffix}kid": About("KID (unbiased)", "KID"),
     "hsd@sigma={suffix}": About("Hamiltonian score discrepancy", "HSD", "a coordinate"),
+    "bits_per_dimension": About("negative log-likelihood of images", "bits", "bits a dimension"),
+    "data_nll": About("negative log-likelihood of data", "NLL of data", "nats"),
 }
 
 
@@ -195,28 +198,24 @@ def kd_with_error(comparison: Comparison) -> Value:
     return {"value": kernel_distance(samples, real), "standard_error": error, "n": len(samples)}
 
 
-@register("image", "precision_{suffix}", "improved precision", "precision", only="precision_recall", better="higher")
-def precision(comparison: Comparison) -> Value:
-    """Share of the samples among the data."""
-    return _manifold(comparison, 0)
+def _one_of_manifold(place: int) -> Metric:
+    """A metric that is one of the four of `Comparison.manifold`."""
+
+    def metric(comparison: Comparison) -> Value:
+        found = comparison.manifold
+        return None if found is None else {"value": found[place], "n": min(len(comparison.samples), KERNEL_ROWS)}
+
+    return metric
 
 
-@register("image", "recall_{suffix}", "improved recall", "recall", only="precision_recall", better="higher")
-def recall(comparison: Comparison) -> Value:
-    """Share of the data among the samples."""
-    return _manifold(comparison, 1)
-
-
-@register("image", "density_{suffix}", "density", "density", only="density_coverage", better="should equal the bound's")
-def density(comparison: Comparison) -> Value:
-    """Mean number of data near a sample, over its expectation."""
-    return _manifold(comparison, 2)
-
-
-@register("image", "coverage_{suffix}", "coverage", "coverage", only="density_coverage", better="higher")
-def coverage(comparison: Comparison) -> Value:
-    """Share of the data with a sample near."""
-    return _manifold(comparison, 3)
+MANIFOLD = (  # name, label, where it is asked for, which way is better
+    ("precision", "improved precision", "precision_recall", "higher"),  # share of the samples among the data
+    ("recall", "improved recall", "precision_recall", "higher"),  # share of the data among the samples
+    ("density", "density", "density_coverage", "should equal the bound's"),  # data near a sample, over their expectation
+    ("coverage", "coverage", "density_coverage", "higher"),  # share of the data with a sample near
+)
+for _place, (_name, _label, _asked, _better) in enumerate(MANIFOLD):
+    register("image", f"{_name}_{{suffix}}", _label, _name, only=_asked, better=_better)(_one_of_manifold(_place))
 
 
 @register(
@@ -224,7 +223,7 @@ def coverage(comparison: Comparison) -> Value:
     "memorised_{suffix}",
     "share of samples nearer to a training image than 99% of fresh images",
     "memorised",
-    only="memorisation",
+    only=MEMORISATION,
     better="should be .01",
 )
 def memorised(comparison: Comparison) -> Value:
@@ -274,8 +273,3 @@ def support(comparison: Comparison) -> Value:
     if comparison.density is None or not comparison.density.bounded:
         return None
     return points.support_fraction(comparison.samples, comparison.density)
-
-
-def _manifold(comparison: Comparison, which: int) -> Value:
-    found = comparison.manifold
-    return None if found is None else {"value": found[which], "n": min(len(comparison.samples), KERNEL_ROWS)}

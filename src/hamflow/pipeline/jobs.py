@@ -166,6 +166,13 @@ class Jobs:
         return self._job("discrepancy", run, spec, inputs, [output], made_of(output))
 
     @cache  # noqa: B019
+    def tournament(self, dataset: str) -> Job:
+        output, spec = self.preset.tournament(dataset), config.tournament_spec(self.parameters, dataset)
+        checkpoints = [run.checkpoint for run in targets.entrants(self.parameters, dataset)]
+        inputs: Inputs = {"checkpoints": checkpoints, "manifest": self.preset.manifest(dataset)}
+        return self._job("tournament", dataset, spec, inputs, [output], made_of(output))
+
+    @cache  # noqa: B019
     def study(self, name: str) -> Job:
         output = self.preset.study(name)
         return self._job("study", name, config.study_spec(self.parameters, name), {}, [output], made_of(output))
@@ -182,6 +189,14 @@ class Jobs:
         outputs = [self.preset.table(name) for name in ("score.csv", "score.md")]
         inputs: Inputs = {"result": self.preset.study("comparison")}
         return self._job("tabulate", "comparison", {}, inputs, outputs, made_of(outputs[0]))
+
+    @cache  # noqa: B019
+    def tabulate_tournament(self) -> Job:
+        outputs = [self.preset.table(f"tournament.{ending}") for ending in ("csv", "html", "md")]
+        found = targets.tournaments(self.parameters)
+        runs = [run for path in found for run in targets.entrants(self.parameters, path.stem)]
+        inputs: Inputs = {"tournaments": found, "discrepancies": [run.metrics / f"{HSD}.json" for run in runs]}
+        return self._job("tabulate", "tournament", {}, inputs, outputs, made_of(outputs[0]))
 
     def plot(self, figure: str, inputs: Inputs, caption: str, modules: Iterable[str]) -> Job:
         """The job of a figure, which `hamflow.verbs.plot` knows."""
@@ -208,6 +223,8 @@ class Jobs:
             return make(run.dataset, run.method, run.seed)
         if parts[2] == "reference":
             return self.reference(parts[3])
+        if parts[2] == "tournaments":
+            return self.tournament(path.stem)
         if parts[2] == "studies":
             return self.study(path.stem)
         return self.tabulate()
@@ -255,7 +272,10 @@ class Jobs:
     def _used(self, rule: str, place: Run | str) -> frozenset[str]:
         """The names that the parameters of a job hold: the objects of a registry that it may use."""
         dataset, method = (place.dataset, place.method) if isinstance(place, Run) else (place, BOUND)
-        entries: list[Any] = [self.parameters["datasets"][dataset]] if isinstance(place, Run) or rule == "prepare" else []
+        of_dataset = isinstance(place, Run) or rule in ("prepare", "tournament")
+        entries: list[Any] = [self.parameters["datasets"][dataset]] if of_dataset else []
+        if rule == "tournament":
+            entries += [config.training_spec(self.parameters, dataset, name) for name in self.parameters["run"]["methods"]]
         if method != BOUND:
             entries.append(config.training_spec(self.parameters, dataset, method))
         return frozenset(names_in(entries))

@@ -8,6 +8,7 @@
     results/<preset>/metrics/<dataset>/<method>/seed<k>/  <setting>.json, hsd.json, run.json, hsd.run.json
     results/<preset>/reference/<dataset>/<features>.npz
     results/<preset>/studies/<study>.json
+    results/<preset>/tournaments/<dataset>.json
     results/<preset>/tables/  figures/  report.html
     logs/<preset>/
 

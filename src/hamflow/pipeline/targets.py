@@ -43,17 +43,30 @@ def studies(parameters: Parameters) -> list[str]:
 
 def metrics(parameters: Parameters) -> list[Path]:
     """The records behind Table 1: the bounds, every run at every setting, and the discrepancies."""
-    preset = Preset(parameters["preset"])
+    preset, of_model = Preset(parameters["preset"]), parameters["metrics"]
     found = [preset.bound(dataset).metrics / f"{BOUND_SETTING}.json" for dataset in parameters["run"]["datasets"]]
     for run in runs(parameters):
         found += [run.metrics / f"{setting}.json" for setting in settings(parameters, run.method)]
-        found += [run.metrics / f"{HSD}.json"] if parameters["metrics"]["hsd"]["sigmas"] else []
+        found += [run.metrics / f"{HSD}.json"] if of_model["hsd"]["sigmas"] or "likelihood" in of_model else []
     return found
 
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    return [preset.table(name) for name in ("table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else []))]
+    names = ["table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else [])]
+    return [preset.table(name) for name in [*names, *(["tournament.csv"] if tournaments(parameters) else [])]]
+
+
+def tournaments(parameters: Parameters) -> list[Path]:
+    """What the models of each data set say of each other's scores; none, unless it is asked for."""
+    preset, asked = Preset(parameters["preset"]), parameters["metrics"].get("tournament")
+    return [preset.tournament(dataset) for dataset in parameters["run"]["datasets"]] if asked else []
+
+
+def entrants(parameters: Parameters, dataset: str) -> list[Run]:
+    """The models of a tournament: every method's, of the first training seed."""
+    run = Preset(parameters["preset"]).run
+    return [run(dataset, method, parameters["seeds"][0]) for method in parameters["run"]["methods"]]
 
 
 def parents(parameters: Parameters, method: str) -> list[str]:

@@ -19,7 +19,8 @@ from hamflow.pipeline import records
 from hamflow.pipeline.paths import CHECKPOINT, CIRCUMSTANCES, Preset, Run
 
 TREE = ("Snakefile", "profiles", "workflow", "src")  # what a run needs beside its parameters
-KINDS = ("samples", "metrics", "reference", "tables", "figures", "studies")  # folders of results that come out again
+RECORDS = ("metrics", "studies", "tournaments")  # folders of measured results
+KINDS = ("samples", "reference", "tables", "figures", *RECORDS)  # folders of results that come out again
 KIND = ("device", "python", "packages")  # in a record's provenance: on which kind of machine it was made
 TOLERANCE = 0.1
 STANDARD_ERRORS = 4.0
@@ -209,8 +210,8 @@ def _artefacts(preset: Preset, runs: Sequence[str]) -> Iterable[str]:
 
 
 def _is_record(name: str) -> bool:
-    """Whether this is a measured result: metrics, or a study."""
-    return name.endswith(".json") and Path(name).parts[2] in ("metrics", "studies")
+    """Whether this is a measured result."""
+    return name.endswith(".json") and Path(name).parts[2] in RECORDS
 
 
 def _moved(name: str, before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float) -> Iterable[Moved]:

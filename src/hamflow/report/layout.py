@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,10 @@ from hamflow.report import better, paper
 
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
+COMPARED = 3  # samplers, from which on a table says which is the best at each NFE
 MILLION = 1e6  # discrepancies are small
+Lowest = Mapping[tuple[str, str, str, float, str], float]  # by (data set, method, sampler, NFE, metric)
+NO_LOWEST: Lowest = MappingProxyType({})
 
 STYLE = """<style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em; color: #222; }
@@ -63,28 +67,35 @@ def latex(tables: Sequence[Grid]) -> str:
     return "% needs \\usepackage{booktabs,adjustbox}\n" + "\n".join(_latex(table) for table in tables)
 
 
-def html(tables: Sequence[Grid]) -> str:
+def html(tables: Sequence[Grid], title: str = "Table 1") -> str:
     """The tables as a page of their own."""
-    head = f'<meta charset="utf-8"/><title>Table 1</title>{STYLE}'
+    head = f'<meta charset="utf-8"/><title>{escape(title)}</title>{STYLE}'
     body = "\n".join(_html(table) for table in tables)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
-def grids(frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple[str, str, str]] = ()) -> list[Grid]:
+def grids(
+    frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple[str, str, str]] = (), lowest: Lowest = NO_LOWEST
+) -> list[Grid]:
     """Table 1, then one table of all metrics for each data set, then one of the models' own metrics; each if it has lines.
 
     Args:
         frame: the lines of table1.csv.
         titles: the labels of the data sets.
         best: (data set, method, metric) that are marked, see `hamflow.report.better`.
+        lowest: the smallest values over seeds, a column of their own beside the headline metric of a data set.
     """
-    own = frame[frame["sampler"] == UNSAMPLED]
+    own, drawn = frame[frame["sampler"] == UNSAMPLED], (frame["sampler"] != UNSAMPLED) & (frame["method"] != BOUND)
     chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
     order = _images_first(chosen)
-    tables = [_table1(chosen, titles, order, best)] if order else []
+    tables = [_table1(chosen, titles, order, best, lowest)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
+    if frame.loc[drawn, "sampler"].nunique() >= COMPARED:
+        tables += [_best_samplers(frame[drawn & (frame["dataset"] == dataset)], titles[dataset]) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
-    return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
+    score = own["metric"].str.startswith(f"{HSD}@")
+    kinds = ((_discrepancies, own[score]), (_likelihoods, own[~score]))
+    return [*tables, *(kind(lines, titles, order) for kind, lines in kinds if not lines.empty)]
 
 
 def largest_budget(frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,9 +127,14 @@ def _images_first(frame: pd.DataFrame) -> list[str]:
     return [dataset for _, dataset in sorted(set(pairs))]
 
 
-def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str], best: Collection) -> Grid:
+def _table1(frame: pd.DataFrame, titles: Mapping[str, str], datasets: Sequence[str], best: Collection, lowest: Lowest) -> Grid:
     heads = {d: suite.headline(set(frame.loc[frame["dataset"] == d, "metric"])) for d in datasets}
-    ours = [("ours", titles[d], suite.about(metric).short, _cell(frame, d, metric, best)) for d, metric in heads.items()]
+    ours = []
+    for d, metric in heads.items():
+        short = suite.about(metric).short
+        ours.append(("ours", titles[d], short, _cell(frame, d, metric, best)))
+        if any((key[0], key[-1]) == (d, metric) for key in lowest):
+            ours.append(("ours", titles[d], f"lowest {short}", _lowest(frame, d, metric, lowest)))
     theirs = [("the paper", title, "FID", _published(paper.TABLE[key])) for key, title in paper.COLUMNS.items()]
     methods = [*paper.LABELS, *frame["method"]]
     marked = any((d, metric) == (dataset, name) for dataset, _, name in best for d, metric in heads.items())
@@ -135,6 +151,25 @@ def _all_metrics(frame: pd.DataFrame, title: str, best: Collection) -> Grid:
     caption += f"; {better.MEANING}" if any(dataset == marked for marked, *_ in best) else ""
     columns = [(title, about.short, "", _cell(frame, dataset, metric, best)) for metric, about in metrics.items()]
     return _grid(f"table1-{dataset}", f"{caption}; {_basis(frame)}.", columns, frame["method"], frame)
+
+
+def _best_samplers(frame: pd.DataFrame, title: str) -> Grid:
+    """Of each method at each NFE the sampler of the lowest headline metric; adaptive ones stand at the NFE that they spent."""
+    metric = suite.headline(set(frame["metric"]))
+    frame = frame[frame["metric"] == metric].sort_values(["mean", "sampler"], kind="stable")
+    columns: list[tuple[str, str, str, Cell]] = []
+    for nfe, lines in frame.groupby("nfe"):
+        best = lines.groupby("method").first()
+
+        def cell(method: str, best: pd.DataFrame = best) -> str:
+            if method not in best.index:
+                return NONE
+            return f"{measurement(best.loc[method, 'mean'], best.loc[method, 'std'])}, {best.loc[method, 'sampler']}"
+
+        columns.append((f"{title}, {suite.about(metric).short}", f"{nfe:g} NFE", "", cell))
+    caption = f"{title}, preset {frame.iloc[0]['preset']}: the best of the samplers at each NFE, chosen by the values shown; "
+    caption += f"{suite.about(metric).title}, lower is better; {_basis(frame)}."
+    return _grid(f"table1-{frame.iloc[0]['dataset']}-samplers", caption, columns, frame["method"], frame)
 
 
 def _exception(about: suite.About) -> str:
@@ -155,6 +190,22 @@ def _discrepancies(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequen
         f"by {', '.join(sorted(set(frame['features'])))}, n = {_counts(frame)}."
     )
     return _grid("table1-hsd", caption, columns, frame["method"], frame)
+
+
+def _likelihoods(frame: pd.DataFrame, titles: Mapping[str, str], order: Sequence[str]) -> Grid:
+    columns, data = [], []
+    for dataset in order:
+        mine = frame[frame["dataset"] == dataset]
+        for metric in sorted(set(mine["metric"])):
+            about = suite.about(metric)
+            columns.append((titles[dataset], about.unit, "", _cell(frame, dataset, metric, cost=False)))
+            data.append(f"{titles[dataset]}: {', '.join(sorted(set(mine['features'])))}, n = {_counts(mine)}")
+    error = "standard deviation over seeds" if (frame["seeds"] > 1).any() else "standard error"
+    caption = (
+        f"Negative log-likelihood that each model gives to data, preset {frame.iloc[0]['preset']}, by the instantaneous change "
+        f"of variables; images dequantised, an upper bound; lower is better; ± {error}. {'; '.join(data)}."
+    )
+    return _grid("table1-likelihood", caption, columns, frame["method"], frame)
 
 
 Cell = Callable[[str], str]  # of a method
@@ -181,6 +232,16 @@ def _cell(frame: pd.DataFrame, dataset: str, metric: str, best: Collection = (),
         spent = f" / {line['nfe']:g}" if cost and method != BOUND else ""
         mark = better.MARK if (dataset, method, metric) in best else ""
         return measurement(scale * line["mean"], scale * line["std"]) + mark + spent
+
+    return cell
+
+
+def _lowest(frame: pd.DataFrame, dataset: str, metric: str, lowest: Lowest) -> Cell:
+    lines = frame[(frame["dataset"] == dataset) & (frame["metric"] == metric)].set_index("method")
+
+    def cell(method: str) -> str:
+        sampler, nfe = lines.loc[method, ["sampler", "nfe"]] if method in lines.index else ("", 0)
+        return number(lowest[key]) if (key := (dataset, method, sampler, nfe, metric)) in lowest else NONE
 
     return cell
 

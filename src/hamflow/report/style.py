@@ -33,6 +33,7 @@ LINES = {
     "midpoint": (0, (5, 1.5, 1, 1.5)),
     "rk4": (0, (7, 2, 1, 2, 1, 2)),
     "dopri5": (0, (2, 2)),
+    "dopri5_each": (0, (2, 1)),
 }
 INK = "#222222"
 HAMILTONIAN = "#D55E00"  # score matching

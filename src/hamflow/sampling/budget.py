@@ -1,6 +1,7 @@
 """The cost of each sampler: from a number of function evaluations (NFE) to steps, and back. Does not import torch."""
 
 from hamflow.errors import ConfigurationError
+from hamflow.sampling import adaptive as _one_step_each  # noqa: F401  # registers a sampler
 from hamflow.sampling import denoising as _registered  # noqa: F401  # the samplers that know the flow
 from hamflow.sampling.solvers import SOLVERS, get
 

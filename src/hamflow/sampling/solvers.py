@@ -79,7 +79,7 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor, flow: Hamilto
 
     Args:
         name: a sampler of `hamflow.sampling.names()`.
-        velocity: V(x, t) -> shaped like x; called with float64 x and scalar float64 t.
+        velocity: V(x, t) -> shaped like x; called with float64 x and scalar float64 t, by `dopri5_each` with t [N].
         x: state at times[0], [N, *dims].
         times: strictly monotone, [K + 1]; decreasing to generate. The adaptive dopri5 uses its two ends only.
         flow: whose velocity this is; only the samplers that integrate its denoiser or noise use it.

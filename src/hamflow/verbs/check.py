@@ -44,4 +44,6 @@ def everything(jobs: Jobs) -> list[Job]:
         add(last)
     if "comparison" in jobs.parameters["studies"]:
         add(jobs.tabulate_study())
+    if jobs.parameters["metrics"].get("tournament"):
+        add(jobs.tabulate_tournament())
     return list(ordered.values())

@@ -1,4 +1,4 @@
-"""the Hamiltonian score discrepancy of a trained model at a few noise levels"""
+"""the Hamiltonian score discrepancy of a trained model at a few noise levels, and the likelihood that it gives to data"""
 
 import argparse
 import time
@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Path, output: Path, device: str = "auto") -> None:
-    """Write the discrepancy of a checkpoint as a metrics JSON, and commit, host and seconds to the .run.json beside it.
+    """Write the discrepancy of a checkpoint, and its likelihood if asked for, as a metrics JSON.
+
+    Commit, host and seconds stand in the .run.json beside it.
 
     Raises:
         ConfigurationError, CheckpointError, DataError: a key, checkpoint or data set that cannot be.
@@ -41,6 +43,7 @@ def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Pat
     from hamflow import runtime
     from hamflow.files import fingerprint, sha256_of, write_json
     from hamflow.methods.base import check_belongs, load
+    from hamflow.metrics.likelihood import likelihood_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
     from hamflow.score.model import metrics_of
 
@@ -48,7 +51,9 @@ def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Pat
     chosen, about = runtime.configure(device), settings.get("about", {})
     dataset, model = datasets.load(data), load(checkpoint, chosen)
     check_belongs(about, checkpoint, model, dataset)
-    metrics = metrics_of(settings, model, dataset, chosen)
+    metrics = metrics_of({key: value for key, value in settings.items() if key != "likelihood"}, model, dataset, chosen)
+    if "likelihood" in settings:
+        metrics |= likelihood_of(settings["likelihood"], model, dataset, chosen)
     known = origin(
         seed=model.metadata.get("seed"),
         checkpoint_sha256=sha256_of(checkpoint),

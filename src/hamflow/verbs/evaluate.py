@@ -65,10 +65,10 @@ def build_reference(
 ) -> None:
     """Write the statistics of a data set and, with `output`, real-nfe0.json: what real data reach.
 
-    Images: statistics of the training part; the bound compares the test part with it or, where nothing was
-    held out, one random half of it with the other (n is the half's); a single image gives no bound. Points: a fresh draw
-    from the law, of another stream than the training points, or some of the points where the law is unknown; the bound
-    compares it with a second one.
+    Images: statistics of the training part, or of the held-out part if the spec's `reference` says so; the bound compares the
+    other part with it or, where nothing was held out, one random half of the training part with the other (n is the half's); a
+    single image gives no bound. Points: a fresh draw from the law, of another stream than the training points, or some of the
+    points where the law is unknown; the bound compares it with a second one.
 
     Args:
         spec: `hamflow.config.evaluation_spec` without a method.
@@ -96,6 +96,8 @@ def build_reference(
         "params_sha256": fingerprint(dict(spec)),
         "device": embed.device,
     }
+    if "reference" in spec:
+        facts["reference"] = spec["reference"]
     rows = reference_rows(spec, dataset, embed)
     whole = reference_of(spec, dataset, embed, rows, {**facts, "provenance": origin()})
     save(reference, whole)
@@ -137,6 +139,12 @@ def evaluate(spec: Mapping[str, Any], data: Path, reference: Path, samples: Path
     if not files:
         raise DataError(f"there are no samples in {samples}", fix="`hamflow sample --help`, or start the workflow again")
     embed, seconds = Embedding(spec, dataset, device), {}
+    if embed.network and spec["n_samples"] < embed.network.dimension:
+        print(
+            f"Note: {spec['n_samples']} samples have a singular covariance in {embed.network.dimension} features: their "
+            "distance is mostly the bias of so small an n, which differs from n to n",
+            flush=True,
+        )
     _check_made(reference, statistics, "features_sha256", embed.sha256)
     for left in {path for path in output.glob(f"{setting_of('*', '*')}.json")} - {output / f"{BOUND_SETTING}.json"}:
         left.unlink()
@@ -187,7 +195,7 @@ def _read_samples(path: Path, spec: Mapping[str, Any], dataset: "Dataset") -> tu
 
 
 def _check_reference(spec: Mapping[str, Any], dataset: "Dataset", statistics: "Reference", path: Path) -> None:
-    for key, value in (("data_sha256", dataset.sha256), ("features", spec["features"])):
+    for key, value in (("data_sha256", dataset.sha256), ("features", spec["features"]), ("reference", spec.get("reference"))):
         _check_made(path, statistics, key, value)
     if dataset.kind == "point" and statistics.n != spec["n_samples"]:
         raise DataError(

@@ -1,9 +1,10 @@
-"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/comparison: the table of that study"""
+"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/comparison, PRESET/tournament: the tables of these"""
 
 import argparse
 from pathlib import Path
 
 from hamflow.pipeline import targets
+from hamflow.pipeline.paths import Preset
 from hamflow.verbs import arguments
 
 
@@ -21,6 +22,9 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
+        if name == "tournament":
+            _tabulate_tournament(options, preset)
+            return
         with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study()):
             figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
         return
@@ -34,3 +38,12 @@ def run(options: argparse.Namespace) -> None:
     with arguments.making(options, preset, lambda jobs, _: jobs.tabulate()):
         frame = tabulate(folders, output, settings)
     print(f"{output / 'table1.csv'}: {len(frame)} lines, preset {frame['preset'].iloc[0]}")
+
+
+def _tabulate_tournament(options: argparse.Namespace, preset: Preset) -> None:
+    from hamflow.report import tournament
+
+    parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
+    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_tournament()):
+        frame = tournament.tabulate(preset, parameters, output)
+    print(f"{output / 'tournament.csv'}: {len(frame)} lines, preset {preset.name}")

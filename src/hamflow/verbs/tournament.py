@@ -4,7 +4,7 @@ import argparse
 
 from hamflow import config
 from hamflow.errors import ConfigurationError
-from hamflow.pipeline.paths import Run
+from hamflow.pipeline.paths import Preset, Run
 from hamflow.verbs import arguments
 
 
@@ -22,6 +22,14 @@ def run(options: argparse.Namespace) -> None:
         ConfigurationError: fewer than two of them imply a denoiser.
         CheckpointError, DataError: a checkpoint or data set that is absent or cannot be.
     """
+    preset, dataset = arguments.part_of(options, "PRESET/DATASET")
+    parameters = arguments.parameters(options, preset)
+    methods = _methods(parameters, dataset)
+    with arguments.making(options, preset, lambda jobs, _: jobs.tournament(dataset)):
+        _hold(options, preset, dataset, parameters, methods)
+
+
+def _hold(options: argparse.Namespace, preset: Preset, dataset: str, parameters: config.Config, methods: list[str]) -> None:
     from hamflow import data as datasets
     from hamflow import runtime
     from hamflow.files import fingerprint, sha256_of, write_json
@@ -29,10 +37,9 @@ def run(options: argparse.Namespace) -> None:
     from hamflow.pipeline.provenance import origin
     from hamflow.score.tournament import tournaments
 
-    preset, dataset = arguments.part_of(options, "PRESET/DATASET")
-    parameters = arguments.parameters(options, preset)
     seed = options.seed if options.seed is not None else parameters["seeds"][0]
-    methods, settings = _methods(parameters, dataset), parameters["metrics"]["hsd"]
+    spec = config.tournament_spec(parameters, dataset)
+    settings = spec["hsd"]
     device = runtime.configure(options.device)
     prepared, models, digests = datasets.load(arguments.path(options, "data", preset.data(dataset))), {}, {}
     for method in methods:
@@ -49,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     )
     found = tournaments(settings, models, prepared, device)
     output = arguments.path(options, "output", preset.tournament(dataset))
-    write_json(output, {"preset": preset.name, "dataset": dataset, "seed": seed, **found, "provenance": known})
+    write_json(output, {**spec["about"], "seed": seed, **found, "provenance": known})
     for one in found["tournaments"]:
         rows = zip(one["standing"]["values"], one["standing"]["standard_errors"], one["models"], strict=True)
         order = ", ".join(f"{name} {value:+.2e} ± {error:.1e}" for value, error, name in sorted(rows))
