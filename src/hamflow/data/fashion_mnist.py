@@ -1,5 +1,6 @@
 """Fashion-MNIST: 60,000 + 10,000 real grey images of articles of clothing, 28 x 28 pixels, 10 classes."""
 
+import math
 from functools import cache
 from typing import Literal
 
@@ -102,9 +103,9 @@ def _read(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _idx(content: bytes, where: str) -> np.ndarray:
     """The array of an IDX file of bytes: 0, 0, 8, the number of dimensions, each as four bytes, the values."""
-    dimensions = content[3] if content[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(content, ">u4", dimensions, 4) if len(content) >= 4 * (1 + dimensions) else []
-    values = np.frombuffer(content, np.uint8, offset=4 * (1 + len(shape)))
-    if not len(shape) or values.size != np.prod(shape, dtype=np.int64):
+    dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 4 else 0
+    start = 4 * (1 + dimensions)
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if not dimensions or len(content) - start != math.prod(shape):
         raise DataError(f"{where} has a file that is no IDX file of bytes", fix="get it again")
-    return values.reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

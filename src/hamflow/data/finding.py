@@ -86,7 +86,7 @@ class Published:
         if self.downloads:
             addresses = " ".join(one.url for one in self.downloads)
             ways.append(
-                f"a download, by itself where this machine reaches the network, else `curl -L --remote-name-all {addresses}`"
+                f"a download, made by itself where the network is reached; elsewhere: `curl -L --remote-name-all {addresses}`"
             )
         else:
             ways.append(f"a download: by hand, from {self.page}; then the first way, for no file there has a known sha256")
