@@ -1,11 +1,15 @@
-"""Opening .npy files that may be absent, truncated, foreign or of another shape."""
+"""Opening .npy files that may be absent, truncated, foreign or of another shape, and keeping them out of memory."""
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hamflow.errors import DataError
+
+SMALL = 2**26  # bytes of an array that may stay in memory, 64 MiB
+PART = 32  # rows read at a time of a larger one: with each the system maps its neighbours, too
 
 
 def open_array(path: Path, *, dtype: str, shape: Sequence[int | None], why: str, fix: str, mapped: bool = True) -> np.ndarray:
@@ -35,6 +39,31 @@ def open_array(path: Path, *, dtype: str, shape: Sequence[int | None], why: str,
         found = ", ".join(map(str, array.shape))
         raise DataError(f"{path} holds {array.dtype} [{found}], not {dtype} [{expected}]", why=why, fix=fix)
     return array
+
+
+def take(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Rows of an array, copied; of a large memory-mapped one nothing else stays in memory."""
+    if not _is_large(array):
+        return array[indices]
+    rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
+    for start in range(0, len(indices), PART):
+        rows[start : start + PART] = array[indices[start : start + PART]]
+        release(array)
+    return rows
+
+
+def release(array: np.ndarray) -> None:
+    """Take the pages of a large memory-mapped array out of this process, whose memory would grow with all that it has read.
+
+    They stay in the system's cache of files as long as nothing else needs the room, so that reading them again costs little.
+    """
+    if _is_large(array) and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy's own; views share it
+
+
+def _is_large(array: np.ndarray) -> bool:
+    mapped = getattr(array, "_mmap", None)
+    return mapped is not None and len(mapped) > SMALL
 
 
 def _header_size(path: Path) -> int:
