@@ -101,8 +101,8 @@ class Published:
 
     def _in_folder(self, folder: Path) -> Path | None:
         """The file or folder of this data set in such a folder; None: not there, or not all of a download."""
-        own = folder / self.source
-        for place in [*(own / name for name in self.names), *(folder / name for name in self.names)]:
+        own, alone = folder / self.source, [one.name for one in self.downloads if len(self.downloads) == 1]
+        for place in [*(own / name for name in (*self.names, *alone)), *(folder / name for name in self.names)]:
             if place.exists():
                 return place
         try:
