@@ -104,7 +104,7 @@ def cifar_files(tmp_path_factory):
     files = {}
     for index, name in enumerate(cifar10.BATCHES):
         rows = slice(10 * index, 10 * index + 10)
-        planes = images[rows].transpose(0, 3, 1, 2).reshape(10, -1).copy()
+        planes = images[rows].transpose(0, 3, 1, 2).reshape(10, -1).copy(order="CF"[index % 2])
         files[name] = pickled({"labels": labels[rows].tolist(), "data": planes, "filenames": ["a.png"] * 10})
     path = tmp_path_factory.mktemp("cifar") / "cifar-10-python.tar.gz"
     within = {f"cifar-10-batches-py/{name}": content for name, content in files.items()}

@@ -108,7 +108,7 @@ def test_a_batch_runs_no_code(cifar, tmp_path, monkeypatch):
     content = pickle.dumps({"data": Harm(), "labels": []}, protocol=2)
     (tmp_path / "test_batch").write_bytes(content)
     monkeypatch.setitem(cifar10.BATCHES, "test_batch", hashlib.md5(content).hexdigest())
-    with pytest.raises(DataError, match="asks for"):
+    with pytest.raises(DataError, match="no batch of CIFAR-10"):
         read("cifar10", path=str(tmp_path))
     assert not (tmp_path / "harm").exists()
 
@@ -116,12 +116,12 @@ def test_a_batch_runs_no_code(cifar, tmp_path, monkeypatch):
 def test_emoji_lie_on_white_by_premultiplied_alpha(emoji):
     """The mean of a c + (1 - a) 255 over each block: no colour of a transparent pixel shines through.
 
-    Pillow's composite in 8 bits is within one level of it for every c and a, and the mean is rounded: 1.5 in all.
+    Pillow rounds three times, the composite (checked for every c and a), the means of columns and those of rows: 3/2 in all.
     """
     c, a = np.meshgrid(np.arange(256), np.arange(256))
     both = Image.fromarray(np.stack([c, c, c, a], -1).astype(np.uint8))
     composite = np.asarray(Image.alpha_composite(Image.new("RGBA", both.size, "white"), both))[..., 0]
-    assert np.abs(composite - (a * c / 255 + 255 - a)).max() < 1
+    assert np.abs(composite - (a * c / 255 + 255 - a)).max() < 0.5
     path, pictures, _ = emoji
     found, _ = read("fluent_emoji32", path=str(path))
     for image, name in zip(found, sorted(f"{name}.webp" for name in pictures), strict=True):

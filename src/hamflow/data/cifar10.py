@@ -1,11 +1,9 @@
 """CIFAR-10: 50,000 + 10,000 colour photographs of 32 x 32 pixels, 10 classes."""
 
 import hashlib
-import io
-import pickle
+import pickletools
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from hamflow.errors import DataError
 from hamflow.files import fingerprint
 
 SIDE = 32
+PIXELS = 3 * SIDE * SIDE  # values of an image
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MD5 = "c58f30108f718f92721af3b95e74349a"  # of the archive
 BATCHES = {  # md5 of the files in it; the last one is the test part
@@ -36,10 +35,6 @@ PUBLISHED = Published(
         ),
     ),
 )
-NEEDED = {  # all that a pickled array names: nothing else is looked up, whatever the bytes
-    *(("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")),
-    *(("numpy", "ndarray"), ("numpy", "dtype")),
-}
 
 
 @register("cifar10")
@@ -81,23 +76,24 @@ def _read(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _batch(content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Colour planes uint8 [n, 3072], red, green, blue, row by row; labels int64 [n]."""
+    """Colour planes uint8 [n, 3072], red, green, blue, row by row; labels int64 [n].
+
+    The file is Python 2's pickle of {"labels": [...], "data": array, ...}. It is not unpickled: its instructions are read, and
+    the bytes of the one array and the integers between the text "labels" and the next text are taken from them.
+    """
+    labels: list[int] = []
+    images, key, order = b"", "", "C"
     try:
-        found = _Arrays(io.BytesIO(content), encoding="latin1").load()
-        images, labels = found["data"], np.array(found["labels"], dtype=np.int64)
-        if images.dtype != np.uint8 or images.shape != (len(labels), 3 * SIDE * SIDE):
-            raise ValueError(f"its data are {images.dtype} {list(images.shape)} for {len(labels)} labels")
-        if not 0 <= labels.min() <= labels.max() < len(CLASSES):
-            raise ValueError("a label is no class")
-    except Exception as error:  # a pickle may raise anything
+        for instruction, value, _ in pickletools.genops(content):
+            if instruction.name in ("NEWTRUE", "NEWFALSE"):  # whether the array lies column by column
+                order = "F" if instruction.name == "NEWTRUE" else "C"
+            elif isinstance(value, int) and instruction.name == "BININT1" and key == "labels":
+                labels.append(value)
+            elif isinstance(value, str) and instruction.name.endswith("STRING"):
+                key, images = value[:10], value.encode("latin1") if len(value) >= PIXELS else images
+        planes = np.frombuffer(images, np.uint8).reshape(len(labels), PIXELS, order=order)  # type: ignore[call-overload]
+        if not labels or max(labels) >= len(CLASSES):
+            raise ValueError("its labels are no classes")
+    except ValueError as error:
         raise DataError(f"{where} is no batch of CIFAR-10 ({error})", fix=f"get {FILE} again") from error
-    return images, labels
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads arrays, lists and texts; refuses whatever else a pickle may ask for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in NEEDED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+    return planes, np.array(labels, dtype=np.int64)
