@@ -320,11 +320,17 @@ def test_some_of_several_downloads_are_completed(server, tmp_path):
     assert handler.asked == [0]
 
 
-def test_rows_of_a_large_array_are_the_rows(tmp_path, monkeypatch):
-    """The pages are given back, and read again where they are needed."""
-    np.save(tmp_path / "rows.npy", rows := np.random.default_rng(0).integers(0, 256, (300, 5, 7), dtype=np.uint8))
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_rows_of_a_large_array_are_the_rows(tmp_path, monkeypatch, dtype):
+    """Read from the file that was opened, also where another has taken its name."""
+    rows = np.random.default_rng(0).integers(0, 256, (300, 5, 7)).astype(dtype)
+    np.save(tmp_path / "rows.npy", rows)
     monkeypatch.setattr(arrays, "SMALL", 0)
-    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")[3:]
-    picked = np.random.default_rng(1).integers(0, 297, 100)
-    for _ in range(2):
-        assert np.array_equal(arrays.take(mapped, picked), rows[3:][picked])
+    opened = arrays.open_array(tmp_path / "rows.npy", dtype=dtype, shape=[300, 5, 7], why="", fix="")
+    np.save(tmp_path / "other.npy", rows + 1)
+    (tmp_path / "other.npy").replace(tmp_path / "rows.npy")
+    for part in (opened, opened[3:], opened[:100]):
+        picked = np.random.default_rng(1).integers(0, len(part), 50)
+        assert opened._mmap in arrays._FILES
+        assert np.array_equal(arrays.take(part, picked), np.asarray(part)[picked])
+    assert np.array_equal(arrays.take(opened, np.arange(300)), rows)
