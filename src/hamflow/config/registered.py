@@ -65,7 +65,8 @@ def _check_dataset(config: Config, name: str) -> sources.Source:
     if entry["features"] not in fitting:
         what = f"`{at}.features` = '{entry['features']}' does not fit data of {source.kind}s"
         raise ConfigurationError(what, fix=nearest(entry["features"], fitting))
-    if entry["conditional"] and source.kind == "point" and not source.class_names():
+    told = source.kind == "point" or source.class_names is tuple  # without reading somebody's folders
+    if entry["conditional"] and told and not source.class_names():
         raise ConfigurationError(f"`{at}.conditional` is true, but these data have no classes", fix="set it to false")
     if entry["class_law"] == "equal" and not entry["conditional"]:
         what = f"`{at}.class_law` is equal, but the model is not told the class"

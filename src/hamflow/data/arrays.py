@@ -1,11 +1,18 @@
-"""Opening .npy files that may be absent, truncated, foreign or of another shape."""
+"""Opening .npy files that may be absent, truncated, foreign or of another shape, and keeping them out of memory."""
 
+import io
+import mmap
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hamflow.errors import DataError
+
+SMALL = 2**26  # bytes of an array that may stay in memory, 64 MiB
+_FILES: WeakKeyDictionary[mmap.mmap, io.FileIO] = WeakKeyDictionary()  # of the mappings of larger ones
 
 
 def open_array(path: Path, *, dtype: str, shape: Sequence[int | None], why: str, fix: str, mapped: bool = True) -> np.ndarray:
@@ -34,7 +41,29 @@ def open_array(path: Path, *, dtype: str, shape: Sequence[int | None], why: str,
         expected = ", ".join("any" if s is None else str(s) for s in shape)
         found = ", ".join(map(str, array.shape))
         raise DataError(f"{path} holds {array.dtype} [{found}], not {dtype} [{expected}]", why=why, fix=fix)
+    if mapped and array.nbytes > SMALL:
+        _FILES[array._mmap] = io.FileIO(path)  # type: ignore[attr-defined]
     return array
+
+
+def take(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Rows of an array by their numbers >= 0, copied.
+
+    Those of a large array of `open_array` are read from its file: what is read through the mapping stays in the memory of the
+    process, which would grow to the size of the array.
+    """
+    mapped = getattr(array, "_mmap", None)  # numpy's own; views share it
+    if mapped is None or mapped not in _FILES:
+        return array[indices]
+    file = _FILES[mapped]
+    rows, size = np.empty((len(indices), *array.shape[1:]), array.dtype), array.strides[0]
+    first = array.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    for row, index in zip(rows, indices, strict=True):
+        if os.preadv(file.fileno(), [row], first + int(index) * size) != size:
+            raise DataError(
+                f"{file.name} ends before row {index}", why="it was cut short while it was in use", fix="start again"
+            )
+    return rows
 
 
 def _header_size(path: Path) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hamflow import draws
-from hamflow.data.arrays import open_array
+from hamflow.data.arrays import open_array, take
 from hamflow.data.preparation import ARRAYS, DTYPES, FORMAT, LABELS, MANIFEST, MOST_CHARACTERS, MOST_VALUES, to_model
 from hamflow.data.sources import Density, build
 from hamflow.errors import DataError
@@ -88,7 +88,7 @@ class Dataset:
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < self.count:
             raise IndexError(f"rows are 0..{self.count - 1}, got {indices.min()}..{indices.max()}")
-        x = torch.from_numpy(to_model(self.kind, self.rows[indices]))
+        x = torch.from_numpy(to_model(self.kind, take(self.rows, indices)))
         return x, None if self.labels is None else torch.from_numpy(np.array(self.labels[indices]))
 
     def resident(self, device: torch.device) -> "Resident":

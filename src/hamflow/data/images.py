@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -54,7 +54,7 @@ def images(
         DataError: an archive that is damaged or does harm (see `hamflow.data.archives`), images that cannot be decoded, are
             truncated, animated or too large; folders or labels that may mean two things (see `hamflow.data.classes`); no image.
     """
-    collection = _Collection(Path(path).expanduser())
+    collection = Collection(Path(path).expanduser())
     return Source(
         "image",
         read=lambda: collection.read(resolution, channels, filter),
@@ -69,15 +69,21 @@ def images(
     )
 
 
-class _Collection:
-    """The images of one folder or archive."""
+class Collection:
+    """The images of one folder or archive.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: of it.
+        skip: gives why an image of that name is left out; "" if it is not.
+    """
+
+    def __init__(self, path: Path, skip: Callable[[str], str] = lambda name: ""):
+        self.path, self.skip = path, skip
         self.digest = ""  # sha256 of the archive that was read; for a folder, of the names and sha256 of its images
         self.damaged_blocks = 0
         self.left_out: Counter[str] = Counter()  # how many files, by the reason
         self.label_digests: dict[str, str] = {}  # of each label file
+        self.image_digests: dict[str, str] = {}  # sha256 of each image that was read
 
     @cached_property
     def arrangement(self) -> Arrangement:
@@ -103,7 +109,7 @@ class _Collection:
         """Names of the images, sorted; labels, by the folder of each label file."""
         names, labels = [], {}
         for member in members(self.path):
-            reason = _left_out(member)
+            reason = self._left_out(member)
             folder, _, base = member.name.rpartition("/")
             if base == LABEL_FILE and not _is_hidden(member.name):
                 content = member.read()
@@ -127,7 +133,7 @@ class _Collection:
         labels = self.arrangement.labels
         array = _empty(len(self.names), resolution, channels)
         archive = None if self.path.is_dir() else sha256_of(self.path)
-        digests = [[name, digest] for name, digest in self.label_digests.items()]
+        self.image_digests = {}
         bad: list[str] = []
         self.damaged_blocks = 0
         progress = Progress(f"read {self.path}", len(self.names), "img")
@@ -141,7 +147,7 @@ class _Collection:
                     break
                 continue
             self.damaged_blocks += damaged
-            digests.append([member.name, hashlib.sha256(content).hexdigest()])
+            self.image_digests[member.name] = hashlib.sha256(content).hexdigest()
             progress.advance(1)
         progress.close()
         if bad:
@@ -149,7 +155,8 @@ class _Collection:
             raise DataError("\n  ".join(bad) + more, why=WHY, fix="mend them, or take them out, and prepare again")
         if archive and sha256_of(self.path) != archive:
             raise self._changed("it has other bytes")
-        self.digest = archive or fingerprint(sorted(digests))
+        read = {**self.label_digests, **self.image_digests}
+        self.digest = archive or fingerprint(sorted([name, digest] for name, digest in read.items()))
         return array, labels
 
     def _members(self) -> Iterator[tuple[int, Member]]:
@@ -161,10 +168,13 @@ class _Collection:
                     raise self._changed(f"{shown(member.name)} has other labels")
             elif member.name in row_of:
                 yield row_of.pop(member.name), member
-            elif _ending(member.name) in pixels.SUFFIXES and not _left_out(member):
+            elif _ending(member.name) in pixels.SUFFIXES and not self._left_out(member):
                 raise self._changed(f"{shown(member.name)} came")
         if row_of:
             raise self._changed(f"{shown(min(row_of))} went")
+
+    def _left_out(self, member: Member) -> str:
+        return _left_out(member) or self.skip(member.name)
 
     def _changed(self, how: str) -> DataError:
         return DataError(f"{self.path} changed while it was read: {how}", why=WHY, fix="prepare it again")

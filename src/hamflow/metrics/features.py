@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamflow.data.arrays import take
 from hamflow.errors import DataError
 from hamflow.registry import Registry
 
@@ -55,7 +56,8 @@ class FeatureNetwork:
             )
         chunk = CPU_CHUNK if self.device.type == "cpu" else batch
         for start in range(0, len(images), chunk):
-            part = torch.from_numpy(np.array(images[start : start + chunk])).permute(0, 3, 1, 2)
+            rows = take(images, np.arange(start, min(start + chunk, len(images))))
+            part = torch.from_numpy(rows).permute(0, 3, 1, 2)
             filled = torch.cat([part, part.new_zeros(chunk - len(part), *part.shape[1:])]).to(self.device)
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
                 yield self.forward(filled)[: len(part)].float().cpu().numpy()
