@@ -185,7 +185,7 @@ class EquivariantObjective(Objective):
             self._residuals = []
             return {"residual": self.multiplier.average.clone()}
         self.multiplier.confine()
-        if not batch.x.is_cuda and not self._said and self.multiplier.stuck:  # on CUDA no step waits; the report has both
+        if batch.x.device.type == "cpu" and not self._said and self.multiplier.stuck:  # else no step waits; the report has both
             self._said = True
             warnings.warn(
                 f"the multiplier is at its limit {self.method.limit:g}, and the residual {float(self.multiplier.average):.3g} "
