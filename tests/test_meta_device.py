@@ -50,13 +50,13 @@ def rows_of(facts):
     return Samples(x, torch.arange(32) % facts.classes if facts.classes else None)
 
 
-def two_steps(kind, options, facts):
+def train(kind, options, facts, steps=2):
     objective = METHODS.build(kind, **options).objective(facts, {}, 0).to("meta")
     state = State(objective, PLAN)
     state.step = 1  # before the first, objectives may look at their data
-    for _ in zip(range(2), fit(objective, rows_of(facts), PLAN, 0, state), strict=False):
+    for _ in zip(range(steps), fit(objective, rows_of(facts), PLAN, 0, state), strict=False):
         assert state.record is None
-    assert state.step == 3
+    assert state.step == 1 + steps
     assert all(weight.is_meta for weight in state.averaged.parameters())
 
 
@@ -84,22 +84,22 @@ def test_everything_that_is_registered_is_tried():
 
 @pytest.mark.parametrize("name", [name for name, entry in PARAMETERS.items() if entry["kind"] == "velocity"])
 def test_a_step_of_every_velocity_method(name):
-    two_steps("velocity", options_of(PARAMETERS[name]), facts_of("mlp"))
+    train("velocity", options_of(PARAMETERS[name]), facts_of("mlp"))
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
 def test_a_step_of_every_network(kind):
-    two_steps("velocity", EDM, facts_of(kind))
+    train("velocity", EDM, facts_of(kind), 1)
 
 
 @pytest.mark.parametrize("kind", ["ddpmpp", "ncsnpp"])
 def test_a_step_with_changes_of_images_and_labels(kind):
-    two_steps("velocity", EDM | TOLD, facts_of(kind, classes=3))
+    train("velocity", EDM | TOLD, facts_of(kind, classes=3), 1)
 
 
 @pytest.mark.parametrize(("kind", "options"), OTHER_KINDS)
 def test_a_step_of_every_other_kind_of_method(kind, options):
-    two_steps(kind, options, facts_of("mlp"))
+    train(kind, options, facts_of("mlp"))
 
 
 @pytest.mark.parametrize("sampler", [name for name in names() if SOLVERS[name].slope])
