@@ -96,10 +96,15 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor, flow: Hamilto
     if len(times) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ConfigurationError(f"a time grid must be strictly monotone and have at least 2 points, got {times.tolist()}")
     check_flow(name, flow)
-    # float32 rounding of the state would hide the truncation error of the later steps. A solver of fixed steps reads its times
-    # on the host, so that no step waits for the device; the adaptive one chooses them from the state, and has them there.
+    # A solver of fixed steps reads its times on the host, so that no step waits for the device; the adaptive one chooses them
+    # from the state, and has them there.
     times = times.cpu() if solver.slope else times.to(x.device)
-    return solver.integrate(velocity, x.double(), times, *([flow] if solver.knows_flow else []))
+
+    def there(x: Tensor, t: Tensor) -> Tensor:
+        return velocity(x, t.to(x.device, non_blocking=True))
+
+    # float32 rounding of the state would hide the truncation error of the later steps
+    return solver.integrate(there, x.double(), times, *([flow] if solver.knows_flow else []))
 
 
 class CountedVelocity:
