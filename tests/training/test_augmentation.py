@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from hamflow.draws import BatchDraws
+from hamflow.methods.base import METHODS, Facts
 from hamflow.networks.song import AUGMENTATION_LABELS
 from hamflow.training.augmentation import CENTRE, NUMBERS, SYM6, Transforms, resampled
+from hamflow.training.fit import Batch
 
 TAPS = np.array(SYM6)
 DELAY = (np.arange(12) @ TAPS / TAPS.sum() - CENTRE) / 2  # pixels by which the filter is off its nominal centre
@@ -183,3 +185,23 @@ def test_a_part_of_a_batch_is_changed_as_within_the_whole():
         part = Transforms.drawn(draws.part(slice(start, stop)), 0.5)
         assert torch.equal(part.numbers(), whole.numbers()[start:stop])
         torch.testing.assert_close(part(x[start:stop]), whole(x)[start:stop], rtol=0, atol=1e-6)
+
+
+def test_a_training_sees_the_changed_images_with_their_own_numbers(monkeypatch):
+    """First plain mirroring, then the changes: x_t is made of them, and nothing of the batch itself is altered."""
+    network = {"kind": "ddpmpp", "channels": 4, "multipliers": [1], "blocks": 1, "attention": [], "augmentation": True}
+    facts = Facts(name="x", shape=(2, 8, 6), classes=0, sigma_data=1.0, box=(-9.0, 9.0), network=network)
+    options = {"flow": {"name": "diffusion"}, "parameterisation": "edm", "times": {"law": "uniform"}}
+    objective = METHODS.build("velocity", **options, augmentation=0.7, mirror=True).objective(facts, {}, 0)
+    seen, kept = {}, images(5)
+    monkeypatch.setattr(
+        objective.field.flow, "push", lambda x0, v0, t: seen.update(x0=x0) or (x0 + t[:, None, None, None] * v0, v0)
+    )
+    monkeypatch.setattr(objective.field.network, "forward", lambda *given: seen.update(numbers=given[3]) or 0 * given[0])
+    draws = BatchDraws(0, "test", batch=5)
+    objective.losses("velocity", Batch(kept, None, 0, draws, objective))
+    mirrored = torch.where((draws.uniform("mirror") < 0.5)[:, None, None, None], images(5).flip(3), images(5))
+    expected = Transforms.drawn(draws, 0.7)
+    assert torch.equal(seen["x0"], expected(mirrored))
+    assert torch.equal(seen["numbers"], expected.numbers())
+    assert torch.equal(kept, images(5))
