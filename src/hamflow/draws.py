@@ -55,7 +55,7 @@ class BatchDraws:
     """The draws of some rows of a batch: drawn for the whole batch, so that they depend on no microbatch and no rank.
 
     On the CPU they come from numpy, on CUDA from a generator of the device, so that no step waits for the host; the two
-    give different numbers.
+    give different numbers. On torch's device "meta", which has shapes but no values, they have none either.
 
     Args:
         seed, names: of the batch; each name of a draw adds to them.
@@ -78,7 +78,7 @@ class BatchDraws:
         """Unit normal numbers, float32 [n, *shape]."""
         if name not in self._whole:
             size = (self.batch, *shape)
-            if self.device.type == "cuda":
+            if self.device.type != "cpu":
                 self._whole[name] = torch.randn(size, generator=self._on_device(name), device=self.device)
             else:
                 rng = generator(self.seed, *self.names, name)
@@ -88,7 +88,7 @@ class BatchDraws:
     def uniform(self, name: str) -> Tensor:
         """Stratified numbers in (0, 1), float64 [n]: in any order, one in each n-th of the interval."""
         if name not in self._whole:
-            if self.device.type == "cuda":
+            if self.device.type != "cpu":
                 source = self._on_device(name)
                 order = torch.randperm(self.batch, generator=source, device=self.device)
                 u = torch.rand(self.batch, generator=source, device=self.device, dtype=torch.float64)
@@ -102,14 +102,16 @@ class BatchDraws:
         """Chi-square numbers with that many degrees of freedom (> 0), float64 [n]."""
         if name not in self._whole:
             shape = torch.full((self.batch,), degrees / 2, dtype=torch.float64, device=self.device)
-            if self.device.type == "cuda":
+            if self.device.type != "cpu":
                 self._whole[name] = 2 * torch._standard_gamma(shape, generator=self._on_device(name))
             else:
                 rng = generator(self.seed, *self.names, name)
                 self._whole[name] = torch.from_numpy(2 * rng.standard_gamma(shape.numpy()))
         return self._whole[name][self._rows]
 
-    def _on_device(self, name: str) -> torch.Generator:
+    def _on_device(self, name: str) -> torch.Generator | None:
+        if self.device.type == "meta":
+            return None
         return torch.Generator(self.device).manual_seed(key(self.seed, *self.names, name) % 2**63)
 
 

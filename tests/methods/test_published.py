@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from scipy.special import roots_genlaguerre
 
 from hamflow import config
 from hamflow.config import options_of
@@ -36,10 +37,12 @@ def normal_quantile(u):
     return math.sqrt(2) * torch.erfinv(2 * u - 1)
 
 
-def edm(net, x0, n, u):
+def edm(net, x0, n, u, width=lambda y, s: 1):
     """Karras et al. 2022: (sigma^2 + sd^2)/(sigma sd)^2 |D - x_0|^2."""
     s = torch.exp(-1.2 + 1.2 * normal_quantile(u)).clamp(max=20).float()
-    y, c = x0 + column(s) * n, column(s**2 + SD**2)
+    y = x0 + column(s) * n
+    s = s * width(y, s)
+    c = column(s**2 + SD**2)
     denoised = SD**2 / c * y + column(s) * SD / c.sqrt() * net(y / c.sqrt(), s.log() / 4)
     return c / (column(s) * SD) ** 2 * (denoised - x0) ** 2
 
@@ -69,14 +72,14 @@ def flow_matching(net, x0, n, u):
     ) ** 2
 
 
-def oscillation(net, x0, n, u, alpha=1 / SD, uniform=False):
+def oscillation(net, x0, n, u, alpha=1 / SD, uniform=False, loss=torch.square):
     """Positions and velocities of a spring of stiffness alpha^2; the network sees unit spread."""
     s = torch.exp(-1.2 + 1.2 * normal_quantile(u))
     angle = math.pi / 2 * u if uniform else torch.arctan(alpha * s)
     s = torch.tan(angle) / alpha
     cos, sin = column(angle.cos()).float(), column(angle.sin()).float()
     x, v = cos * x0 + sin / alpha * n, cos * n - alpha * sin * x0
-    return (net(x / ((cos * SD) ** 2 + (sin / alpha) ** 2).sqrt(), s.clamp(0.002, 80).log().float() / 4) - v) ** 2
+    return loss(net(x / ((cos * SD) ** 2 + (sin / alpha) ** 2).sqrt(), s.clamp(0.002, 80).log().float() / 4) - v)
 
 
 def reflection(net, x0, n, u, wall=1.0, times=lambda u, end: end * 10 ** (2 * (u - 1))):
@@ -87,6 +90,32 @@ def reflection(net, x0, n, u, wall=1.0, times=lambda u, end: end * 10 ** (2 * (u
         out = x.abs() > wall
         x, v = torch.where(out, x.sign() * 2 * wall - x, x), torch.where(out, -v, v)
     return (net(x / (2 * wall / math.sqrt(12)), t.clamp(0.002, 80).log().float() / 4) - v) ** 2
+
+
+def student_width(y, s, degrees=32):
+    """w^2 = E[1/h | y] / E[g/h | y], h = sd^2 g + s^2, g ~ chi^2_D / D: the width of normal noise with one denoiser (4.7)."""
+    points, weights = roots_genlaguerre(80, degrees / 2 - 1)
+    g, s = torch.from_numpy(2 * points / degrees), s.double()[:, None]
+    h = SD**2 * g + s**2  # y is N(0, h / g) given g, of normal data
+    square = y.double().square().flatten(1).sum(1, keepdim=True)
+    posterior = torch.from_numpy(weights) * (g / h) ** (y[0].numel() / 2) * torch.exp(-square * g / h / 2)
+    return ((posterior / h).sum(1) / (posterior * g / h).sum(1)).sqrt().float()
+
+
+def colour_of(x, power):
+    """K = S^power d / tr S^power of the data's covariance S with its ridge, float64 [d, d]."""
+    x = x.flatten(1).double() - x.flatten(1).double().mean(0)
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
+    values = (values + 0.01 * values.mean()) ** power
+    return vectors @ torch.diag(values / values.mean()) @ vectors.T
+
+
+def coloured(net, x0, n, u):
+    """The spring with velocities K^(1/2) n of the data's colour K; the loss r' M r of the residual, M = S^-.15 at unit mean."""
+    values, vectors = torch.linalg.eigh(colour_of(x0, 0.3))
+    noise = (n.flatten(1).double() @ vectors * values.sqrt()) @ vectors.T
+    metric = colour_of(x0, -0.15)
+    return oscillation(net, x0, noise.view_as(n).float(), u, loss=lambda r: r.flatten(1) * (r.flatten(1).double() @ metric))
 
 
 PLAIN = {
@@ -100,15 +129,20 @@ PLAIN = {
     "oscillation_unit_uniform": lambda *a: oscillation(*a, alpha=1.0, uniform=True),
     "reflection": reflection,
     "reflection_wide": lambda *a: reflection(*a, wall=2.0, times=lambda u, end: 0.02 * (end / 0.02) ** u),
+    "pfgm": lambda *a: edm(*a, width=student_width),
+    "oscillation_coloured": coloured,
 }
 
 
-OTHER_NOISE = {"pfgm", "oscillation_coloured"}  # see tests/flows/test_student.py and test_coloured.py
+def noise_of(name, draws):
+    """Unit normal; of PFGM++ divided by the root of chi^2_D / D."""
+    normal = draws.normal("noise", (1, 4, 4))
+    return normal / column((draws.chi_square("radius", 32) / 32).sqrt()).float() if name == "pfgm" else normal
 
 
-def test_every_method_of_normal_noise_in_the_parameters_is_derived_here():
+def test_every_method_in_the_parameters_is_derived_here():
     kinds = {name for name, entry in METHODS_OF_THE_PARAMETERS.items() if entry["kind"] == "velocity"}
-    assert kinds - OTHER_NOISE == PLAIN.keys()
+    assert kinds == PLAIN.keys()
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -124,7 +158,7 @@ def test_one_step_is_the_published_one(name):
 
     draws = BatchDraws(3, "training", "velocity", 0, 0, batch=N)
     order = torch.from_numpy(DataOrder(3, "velocity", count=N).rows(0, N))
-    loss = PLAIN[name](net, x0[order], draws.normal("noise", (1, 4, 4)), draws.uniform("time")).mean()
+    loss = PLAIN[name](net, x0[order], noise_of(name, draws), draws.uniform("time")).mean()
     gradients = torch.autograd.grad(loss, list(objective.parameters()))
     next(fit(objective, Samples(x0), PLAN, 3, state))
 

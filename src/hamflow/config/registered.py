@@ -28,18 +28,18 @@ Config = dict[str, Any]
 def check(config: Config) -> None:
     """Raise ConfigurationError for what is named in parameters, whose sections are right, and cannot be."""
     sources = {name: _check_dataset(config, name) for name in config["datasets"]}
-    run = [sources[name] for name in config["run"]["datasets"]]
+    run = {name: sources[name] for name in config["run"]["datasets"]}
     for name, network in config["networks"].items():
         convert(Annotated[dict[str, Any], NETWORKS.entry("kind")], network, f"networks.{name}")
     for name in config["methods"]:
-        _check_method(config, name, run if name in config["run"]["methods"] else [])
+        _check_method(config, name, run if name in config["run"]["methods"] else {})
     _check_budgets(config["sampling"]["settings"], "sampling.settings")
     for name, options in config["evaluation"].get("features", {}).items():
         features.check(name, options, f"evaluation.features.{name}")
     for name in config["evaluation"].get("more", []):
         if name not in suite.optional():
             raise ConfigurationError(f"`evaluation.more`: unknown metric '{name}'", fix=nearest(name, suite.optional()))
-    _check_discrepancy(config["metrics"]["hsd"], run)
+    _check_discrepancy(config["metrics"]["hsd"], list(run.values()))
     convert(LikelihoodSpec, config["metrics"].get("likelihood", {}), "metrics.likelihood")
     _check_modules(config, "studies")
 
@@ -94,7 +94,7 @@ def _shape(source: sources.Source) -> tuple[int, ...] | None:
     return source.shape or ((2,) if source.kind == "point" else None)
 
 
-def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
+def _check_method(config: Config, name: str, run: Mapping[str, sources.Source]) -> None:
     entry, at = config["methods"][name], f"methods.{name}"
     METHODS.get(entry["kind"], f"{at}.kind")
     kind, options = METHODS.options(entry["kind"]), options_of(entry)
@@ -102,28 +102,54 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
     for key in options.keys() - known:
         raise unknown(at, key, known, f"a method of kind '{entry['kind']}'")
     method: Any = METHODS.check(entry["kind"], options, at)
-    _check_budgets(
-        {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}, f"{at}.samplers"
-    )
+    own = {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}
+    _check_budgets(own, f"{at}.samplers", 1 if entry.get("guidance", 1) == 1 else 2)
     if run and "flow" in options:
         for sampler in entry.get("samplers") or config["sampling"]["settings"]:
             if sampler in budget.names():
                 check_flow(sampler, FLOWS.get(options["flow"]["name"]))
-    for source in run if hasattr(method, "check") else []:
+    for source in run.values() if hasattr(method, "check") else []:
         method.check(source.box)
     if own := entry.get("network"):
-        for shape in filter(None, map(_shape, run)):
+        for shape in filter(None, map(_shape, run.values())):
             networks.check(config["networks"][own], shape, f"networks.{own}")
+    for dataset in run if hasattr(method, "check_network") else []:
+        method.check_network(config["networks"][own or config["datasets"][dataset]["network"]])
+    if entry.get("guidance", 1) != 1:
+        _check_guidance(config, name, run)
 
 
-def _check_budgets(settings: Mapping[str, list[int | str]], at: str) -> None:
+def _check_guidance(config: Config, name: str, run: Mapping[str, sources.Source]) -> None:
+    """Raise ConfigurationError where a method's samples cannot be guided."""
+    entry, at = config["methods"][name], f"methods.{name}"
+    what = f"`{at}.guidance` = {entry['guidance']:g}, but "
+    if not entry.get("label_dropping"):
+        raise ConfigurationError(
+            f"{what}the model would always be told the class",
+            why="guidance compares the velocity of a class with that of all classes, which it would not have learned",
+            fix=f"`{at}.label_dropping: 0.1`",
+        )
+    for dataset in run:
+        if not config["datasets"][dataset]["conditional"]:
+            raise ConfigurationError(
+                f"{what}`datasets.{dataset}.conditional` is false", why="there is no class to guide to", fix="set it to true"
+            )
+    if run and "samplers" not in entry:
+        try:
+            _check_budgets(config["sampling"]["settings"], "sampling.settings", 2)
+        except ConfigurationError as error:
+            raise ConfigurationError(error.what, why=error.why, fix=f"{error.fix}, in `{at}.samplers`") from None
+
+
+def _check_budgets(settings: Mapping[str, list[int | str]], at: str, each: int = 1) -> None:
+    """`each`: evaluations of the network in one of the velocity, as of `steps_for`."""
     for sampler, budgets in settings.items():
         if sampler not in budget.names():
             raise ConfigurationError(f"`{at}`: unknown sampler '{sampler}'", fix=nearest(sampler, budget.names()))
         if len(set(budgets)) < len(budgets):
             raise ConfigurationError(f"`{at}.{sampler}` = {budgets} names one twice")
         for nfe in budgets:
-            budget.steps_for(sampler, nfe)
+            budget.steps_for(sampler, nfe, each)
 
 
 def _check_discrepancy(settings: Config, run: list[sources.Source]) -> None:

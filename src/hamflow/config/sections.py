@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
-from hamflow.registry import Auto, Count, Name, Options, Positive, some
+from hamflow.registry import Auto, Count, Name, NotNegative, Options, Positive, some
 from hamflow.training.plan import Training
 
 BOUND = "data"  # results/<preset>/metrics/<dataset>/data is the bound's: no method is called so
@@ -50,6 +50,7 @@ class Method(Options, forbid_unknown_fields=False, kw_only=True, frozen=True):
     training: SomeTraining = field(default_factory=dict)  # overrides of `training`, also those of a data set
     grid: Literal["edm", "uniform", "power"] = "edm"  # time grid of the samplers
     samplers: Budgets | None = None  # in place of `sampling.settings`
+    guidance: NotNegative | None = None  # of the samples of a conditional model; 1, the default: none
     parents: dict[Name, Name] | None = None  # {role: the method whose checkpoint it starts from}
 
 

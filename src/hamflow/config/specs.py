@@ -12,7 +12,7 @@ from hamflow.config.reading import Config, merge, without_nulls
 from hamflow.config.sections import BOUND, ClassLaw, Method, Part, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
-from hamflow.registry import Count, Name, Options, Positive, convert
+from hamflow.registry import Count, Name, NotNegative, Options, Positive, convert
 from hamflow.training.plan import Training
 
 EQUALLY, HELD_OUT = ", classes equally often", ", against held-out data"  # after the label of a data set in tables
@@ -53,6 +53,7 @@ class SamplingSpec(Options, kw_only=True, frozen=True):
     sigma_min: Positive
     sigma_max: Positive
     batch: Count
+    guidance: NotNegative = 1.0
 
 
 class EvaluationSpec(Options, kw_only=True, frozen=True):
@@ -127,6 +128,7 @@ def options_of(recipe: Config) -> Config:
 
 def sampling_spec(config: Config, dataset: str, method: str) -> Config:
     """See `SamplingSpec`."""
+    guidance = entry_of(config, "methods", method).get("guidance", 1.0)
     return {
         "dataset": dataset,
         "method": method,
@@ -134,6 +136,7 @@ def sampling_spec(config: Config, dataset: str, method: str) -> Config:
         "settings": [list(pair) for pair in sampler_settings(config, method)],
         "grid": entry_of(config, "methods", method)["grid"],
         **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch")},
+        **({"guidance": guidance} if guidance != 1 else {}),
     }
 
 

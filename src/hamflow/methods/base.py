@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import load_tensors
-from hamflow.registry import Count, Name, Options, Positive, Registry
+from hamflow.registry import Count, Name, NotNegative, Options, Positive, Registry
 from hamflow.training.fit import Objective
 
 METHODS: Registry = Registry("kind of method", "hamflow.methods")
@@ -65,6 +65,8 @@ class Sampling(Options, kw_only=True, frozen=True):
     Attributes:
         grid: edm (rho-spaced sigma), uniform in t or power (t^(1/2) evenly spaced). rho: curvature of the edm grid.
         sigma_min, sigma_max: its noise levels, data units. batch: samples at a time; without influence on them.
+        guidance: w, of classifier-free guidance of a conditional model (Ho, Salimans 2022, arXiv:2207.12598, there 1 + w);
+            1: none.
     """
 
     grid: Literal["edm", "uniform", "power"] = "edm"
@@ -72,6 +74,7 @@ class Sampling(Options, kw_only=True, frozen=True):
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
     batch: Count = 1024
+    guidance: NotNegative = 1.0
 
 
 @runtime_checkable
@@ -96,7 +99,39 @@ class Generator(Protocol):
             label: int64 [n], the classes; None: of a conditional method, seeds modulo the number of classes.
         Raises:
             NotOffered: the method does not generate, or not with this sampler.
+            ConfigurationError: labels of a method without classes, or beyond them (`classes_of`).
         """
+
+
+def classes_of(count: int, seeds: range, label: Tensor | None, unlabelled: bool = False) -> Tensor | None:
+    """The classes of samples, int64 [n]: those asked for; else, of a conditional method, the seeds modulo their number.
+
+    The latter are a choice of this library: a sample depends on its seed alone, and consecutive seeds have every class equally
+    often, whatever its share of the data. `hamflow sample` asks for the shares of the data instead.
+
+    Args:
+        count: number of classes of the method, 0: unconditional.
+        label: int64 [n] or None.
+        unlabelled: whether the method has learned samples without a class, whose label is -1.
+    Raises:
+        ConfigurationError: labels for a method without classes, too few or too many, or one that is no class.
+    """
+    if label is None:
+        return torch.tensor([seed % count for seed in seeds]) if count else None
+    if not count:
+        raise ConfigurationError(
+            "samples of a class are asked for, but the model was trained without classes",
+            why="it would ignore the class",
+            fix="ask for no class, or train with `conditional: true` in the entry of the data set",
+        )
+    if len(label) != len(seeds):
+        raise ConfigurationError(f"{len(label)} labels are given for {len(seeds)} samples", fix="one label a sample")
+    lowest = -1 if unlabelled else 0
+    if wrong := [int(one) for one in label.unique() if not lowest <= one < count]:
+        what = f"class {wrong[0]} is asked for, but the classes of the model are 0 to {count - 1}"
+        never = "a model that was always told the class has none without; train it with `label_dropping`"
+        raise ConfigurationError(what, fix=never if wrong == [-1] else f"a class from 0 to {count - 1}")
+    return label
 
 
 class Method(Protocol):

@@ -18,7 +18,7 @@ from hamflow.equivariant.energies import Energy, NetworkEnergy, PairwiseEnergy, 
 from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.equivariant.generators import AffineGenerator, over_particles, special_euclidean, special_orthogonal, translations
 from hamflow.errors import ConfigurationError, NotOffered
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
 from hamflow.registry import Count, Options, Positive
 from hamflow.training.fit import Batch, Objective, Turn
 
@@ -185,7 +185,7 @@ class EquivariantObjective(Objective):
             self._residuals = []
             return {"residual": self.multiplier.average.clone()}
         self.multiplier.confine()
-        if not batch.x.is_cuda and not self._said and self.multiplier.stuck:  # on CUDA no step waits; the report has both
+        if batch.x.device.type == "cpu" and not self._said and self.multiplier.stuck:  # else no step waits; the report has both
             self._said = True
             warnings.warn(
                 f"the multiplier is at its limit {self.method.limit:g}, and the residual {float(self.multiplier.average):.3g} "
@@ -232,6 +232,7 @@ class DensityGenerator:
                 f"a Hamiltonian density has the sampler 'direct' with nfe 1, not '{sampler}' with {nfe}",
                 fix="give its method an entry `samplers: {direct: [1]}`",
             )
+        classes_of(self.classes, seeds, label)
         like, draw = next(self.module.parameters()), draws.SampleDraws(seeds)
         noise = [draw.normal(name, (math.prod(self.shape),)).to(like) for name in ("position", "momentum")]
         return self.module.draw(*noise).double().reshape(len(seeds), *self.shape), 1

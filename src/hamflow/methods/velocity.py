@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -11,22 +11,25 @@ from torch import Tensor, nn
 from hamflow import flows, networks, parameterisation
 from hamflow.draws import SampleDraws
 from hamflow.dynamics import broadcast
-from hamflow.errors import NotOffered
+from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
 from hamflow.flows.base import FLOWS
 from hamflow.flows.colour import Basis, Colour
 from hamflow.flows.times import LAWS, draw_times
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
 from hamflow.parameterisation import Parameterisation
 from hamflow.parameterisation.base import PARAMETERISATIONS
-from hamflow.registry import NotNegative, Options
+from hamflow.registry import Fraction, NotNegative, Options
 from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
 from hamflow.sampling.solvers import count_evaluations, solve
 from hamflow.sampling.teleportation import Teleport
+from hamflow.training.augmentation import Transforms
 from hamflow.training.fit import Batch, Objective, Rows, Turn
+
+UNLABELLED = -1  # the class of a sample whose class the network is not told
 
 
 @METHODS.register("velocity")
@@ -39,6 +42,11 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         loss_metric: m, of a loss r' S^-m r of the residual r, for data of covariance S, at unit mean weight; 0: |r|^2. It
             changes what a network learns first, not the velocity that it aims at.
         ridge, basis: of S, see `hamflow.flows.colour.Colour`.
+        augmentation: p, of `hamflow.training.augmentation`: images are changed, and the network is told how, so that samples
+            are not; 0: none. It needs a network with the option `augmentation`.
+        mirror: whether half of the images, at random, are mirrored, of which the network is told nothing: samples are, too.
+        label_dropping: the probability that a conditional network is not told the class: it then learns the law of all
+            classes, too, which guidance needs.
     """
 
     flow: Annotated[dict[str, Any], FLOWS.entry("name")]
@@ -47,21 +55,38 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     loss_metric: Annotated[float, Meta(ge=0, le=1)] = 0.0
     ridge: NotNegative = 0.01
     basis: Basis = "auto"
+    augmentation: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    mirror: bool = False
+    label_dropping: Fraction = 0.0
 
     def check(self, box: tuple[float, float]) -> None:
         """Raise ConfigurationError for a flow that cannot carry data in a box, or that the parameterisation does not fit."""
         parameterisation.build(self.parameterisation, flows.resolve(self.flow, 1.0, box), 1.0)
 
+    def check_network(self, spec: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError for a network that cannot be told what this method tells it."""
+        if self.mirror and networks.sample_dims(spec) != 3:
+            raise ConfigurationError("`mirror` is for images, the data are points", fix="leave it out")
+        if self.augmentation and not networks.takes_augmentation(spec):
+            raise ConfigurationError(
+                f"`augmentation` = {self.augmentation:g} needs a network that is told how its images were changed, which this "
+                f"one of kind '{spec['kind']}' is not",
+                why="the changes would leak: it would draw turned and stretched images",
+                fix="a network of kind ddpmpp or ncsnpp with `augmentation: true`; or `mirror: true` instead",
+            )
+
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "VelocityObjective":
+        self.check_network(data.network)
         flow = flows.resolve(self.flow, data.sigma_data, data.box).for_shape(data.shape)
         scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)
         network = networks.build(data.network, data.shape, data.classes, seed)
         metric = Colour(data.shape, -self.loss_metric, self.ridge, self.basis) if self.loss_metric else None
-        return VelocityObjective(VelocityField(flow, scheme, network, data.shape, data.classes), self.times, metric)
+        field = VelocityField(flow, scheme, network, data.shape, data.classes)
+        return VelocityObjective(field, self.times, metric, Changes(self.augmentation, self.mirror, self.label_dropping))
 
     def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
         averaged.field.flow.check_measured()
-        return FlowGenerator(averaged.field)
+        return FlowGenerator(averaged.field, bool(self.label_dropping))
 
 
 class VelocityField(nn.Module):
@@ -78,13 +103,37 @@ class VelocityField(nn.Module):
         self.flow, self.parameterisation, self.network = flow, scheme, network
         self.shape, self.classes = shape, classes
 
-    def forward(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """V(x_t, t), in x's dtype; the network itself computes in its own."""
-        return self.parameterisation.velocity(self._network_in_its_dtype, x, t, label)
+    def forward(self, x: Tensor, t: float | Tensor, label: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
+        """V(x_t, t), in x's dtype; the network itself computes in its own. augmentation: how x_0 was changed, [N, 9]."""
+        told = () if augmentation is None else (augmentation,)
+        return self.parameterisation.velocity(partial(self._network_in_its_dtype, told), x, t, label)
 
-    def _network_in_its_dtype(self, x: Tensor, noise_label: Tensor, label: Tensor | None) -> Tensor:
+    def _network_in_its_dtype(self, told: tuple[Tensor, ...], x: Tensor, noise_label: Tensor, label: Tensor | None) -> Tensor:
         dtype = next(self.network.parameters()).dtype
-        return self.network(x.to(dtype), noise_label.to(dtype), label).to(x.dtype)
+        return self.network(x.to(dtype), noise_label.to(dtype), label, *told).to(x.dtype)
+
+
+class Changes(NamedTuple):
+    """What a training changes at random in its data: see the options of `VelocityRegression`."""
+
+    augmentation: float = 0.0
+    mirror: bool = False
+    label_dropping: float = 0.0
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(x_0, labels, the numbers of the augmentation) of a batch."""
+        x, label, numbers = batch.x, batch.label, None
+        if self.mirror:
+            x = torch.where((batch.draw.uniform("mirror") < 0.5)[:, None, None, None], x.flip(3), x)
+        if self.augmentation:
+            transforms = Transforms.drawn(batch.draw, self.augmentation)
+            x, numbers = transforms(x), transforms.numbers()
+        if self.label_dropping and label is not None:
+            label = torch.where(batch.draw.uniform("label dropping") < self.label_dropping, UNLABELLED, label)
+        return x, label, numbers
+
+
+UNCHANGED = Changes()
 
 
 class VelocityObjective(Objective):
@@ -92,14 +141,17 @@ class VelocityObjective(Objective):
 
     Args:
         times: {law, ...}. metric: a matrix M, for the loss r' M r of the residual r; None: |r|^2.
+        changes: of the data, at random.
     """
 
     turns = (Turn("velocity", "field"),)
     networks = ("field.network",)
 
-    def __init__(self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None):
+    def __init__(
+        self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None, changes: Changes = UNCHANGED
+    ):
         super().__init__()
-        self.field, self.times, self.metric = field, dict(times), metric
+        self.field, self.times, self.metric, self.changes = field, dict(times), metric, changes
 
     def begin(self, rows: Rows) -> None:
         self.field.flow.measure(rows)
@@ -110,14 +162,14 @@ class VelocityObjective(Objective):
         return residual if self.metric is None else self.metric.apply_power(residual, 0.5)
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
-        field, x0 = self.field, batch.x
+        field = self.field
+        x0, label, told = self.changes(batch)
         t = draw_times(self.times, field.flow, batch.draw.uniform("time")).to(x0)
         v0 = field.flow.couple(x0, field.flow.noise(batch.draw, x0.shape[1:]))
-        label = batch.label if field.classes else None
 
         def predict(x_t: Tensor, t: float | Tensor) -> Tensor:
             with self.reduced():
-                return field(x_t, t, label).float()  # the loss itself stays in float32
+                return field(x_t, t, label if field.classes else None, told).float()  # the loss itself stays in float32
 
         return velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)
 
@@ -127,10 +179,12 @@ class FlowGenerator:
 
     Args:
         field: V(x, t, label) of one method on one data set.
+        unlabelled: whether a conditional field has also learned samples without their class, of label -1.
     """
 
-    def __init__(self, field: VelocityField):
+    def __init__(self, field: VelocityField, unlabelled: bool = False):
         self.module, self.flow, self.shape, self.classes = field, field.flow, field.shape, field.classes
+        self.unlabelled = unlabelled
         self.sampling = Sampling()
         self.solver: LearnedSolver | None = None  # of sampler `bns`
         self.teleport: Teleport | None = None  # a start below the horizon, of every sampler but `bns`
@@ -170,8 +224,22 @@ class FlowGenerator:
         return log_density(lambda y, t: self.velocity(y, t, label), self.flow, x, **options)
 
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
-        """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive)."""
-        how = self.sampling
+        """Samples, float64 [n, *shape], and the NFE that each cost (the largest, if the sampler is adaptive).
+
+        With `sampling.guidance` w other than 1 a sampler follows V(x) + w (V(x, label) - V(x)), V(x) without a class: two
+        evaluations of the network where it takes one otherwise, and both are counted: heun with nfe 34 has 9 steps.
+
+        Args:
+            seeds: one a sample. nfe: evaluations of the network that each sample may cost.
+            label: int64 [n], the classes, or -1 for a sample of all classes, if the model has learned that; None: for a
+                conditional model the class is the seed modulo their number, so that consecutive seeds have them equally often.
+        Raises:
+            ConfigurationError: a budget that the sampler cannot spend, a label that the model does not know, guidance that it
+                has not learned.
+        """
+        how, guided = self.sampling, self.sampling.guidance != 1
+        label = classes_of(self.classes, seeds, label, self.unlabelled)
+        self._check_guidance(sampler)
         steps: int | str
         integrate: Callable[..., Tensor]
         teleport = self.teleport if sampler != LEARNED else None
@@ -179,13 +247,11 @@ class FlowGenerator:
             steps = nfe
             integrate = LearnedSolver.fitting(self.solver, self.flow, nfe).__call__
         else:
-            steps = steps_for(sampler, nfe)
+            steps = steps_for(sampler, nfe, 2 if guided else 1)
             start = teleport.time(self.flow) if teleport else None
             count = steps if isinstance(steps, int) else 2
             times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max, start)
             integrate = partial(solve, sampler, times=times, flow=self.flow)
-        if label is None and self.classes:
-            label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
         for start in range(0, len(seeds), how.batch):
             part = slice(start, start + how.batch)
@@ -197,14 +263,37 @@ class FlowGenerator:
             spent = max(spent, cost)
         return torch.cat([part.to(parts[-1].device) for part in parts]), spent
 
+    def _check_guidance(self, sampler: str) -> None:
+        """Raise ConfigurationError for guidance of a model that has not learned what it needs."""
+        if self.sampling.guidance == 1:
+            return
+        what = f"guidance {self.sampling.guidance:g} is asked for, but "
+        if not self.classes:
+            raise ConfigurationError(f"{what}the model was trained without classes", fix="guidance 1, or a conditional model")
+        if not self.unlabelled:
+            raise ConfigurationError(
+                f"{what}the model always was told the class",
+                why="guidance compares the velocity of a class with that of all classes, which the model has not learned",
+                fix="guidance 1, or train with `label_dropping: 0.1` in the method's entry",
+            )
+        if sampler == LEARNED:
+            raise ConfigurationError(f"{what}the solver of '{LEARNED}' was learned without", fix="another sampler")
+
     @torch.inference_mode()
     def _sample(
         self, integrate: Callable[..., Tensor], teleport: Teleport | None, seeds: range, label: Tensor | None
     ) -> tuple[Tensor, int]:
-        device = next(self.module.parameters()).device
+        device, weight = next(self.module.parameters()).device, self.sampling.guidance
         label = None if label is None else label.to(device)
-        velocity = count_evaluations(self.flow.unfold(lambda x, t: self.velocity(x, t, label)))
+        evaluate = count_evaluations(self.velocity)
+
+        def velocity(x: Tensor, t: float | Tensor) -> Tensor:
+            along = evaluate(x, t, label)
+            if label is None or weight == 1:
+                return along
+            return torch.lerp(evaluate(x, t, torch.full_like(label, UNLABELLED)), along, weight)
+
         start = self.flow.terminal(self.flow.noise(SampleDraws(seeds), self.shape).to(device))
         if teleport:
             start = teleport(self.flow, start)
-        return self.flow.settle(integrate(velocity, start)), velocity.count
+        return self.flow.settle(integrate(self.flow.unfold(velocity), start)), evaluate.count

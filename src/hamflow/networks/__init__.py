@@ -51,5 +51,15 @@ def check(spec: Mapping[str, Any], shape: tuple[int, ...], where: str = "network
         kind.check(shape, **_options(spec))
 
 
+def sample_dims(spec: Mapping[str, Any]) -> int:
+    """The number of dimensions of a sample that a network takes: 1 for points, 3 for images."""
+    return NETWORKS.get(spec["kind"]).sample_dims
+
+
+def takes_augmentation(spec: Mapping[str, Any]) -> bool:
+    """Whether a network is told how its images were augmented: forward(x, noise_label, class_label, augmentation [N, 9])."""
+    return bool(getattr(NETWORKS.check(spec["kind"], _options(spec), "network"), "augmentation", False))
+
+
 def _options(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key != "kind"}

@@ -19,14 +19,16 @@ def nfe_of(sampler: str, steps: int) -> int:
     return solver.slope * steps + solver.offset
 
 
-def steps_for(sampler: str, nfe: int | str) -> int | str:
+def steps_for(sampler: str, nfe: int | str, each: int = 1) -> int | str:
     """Steps that spend exactly `nfe` network evaluations ("auto" for an adaptive sampler).
 
+    Args:
+        each: evaluations of the network in one of the velocity: 2 under guidance.
     Raises:
         ConfigurationError: an unknown sampler, or a budget that it cannot spend exactly; names the nearest possible.
     """
     solver = get(sampler)
-    slope, offset = solver.slope, solver.offset
+    slope, offset = each * solver.slope, each * solver.offset
     if slope == 0 or nfe == ADAPTIVE:
         if slope == 0 and nfe == ADAPTIVE:
             return ADAPTIVE
@@ -38,9 +40,9 @@ def steps_for(sampler: str, nfe: int | str) -> int | str:
     if left == 0 and steps >= 1:
         return steps
     lower, upper = slope * max(steps, 1) + offset, slope * (steps + 1) + offset
-    possible = sorted({lower, upper})
+    possible, guided = sorted({lower, upper}), " under guidance" if each > 1 else ""
     raise ConfigurationError(
-        f"{sampler} spends {_formula(slope, offset)} network evaluations; got nfe = {nfe}",
+        f"{sampler}{guided} spends {_formula(slope, offset)} network evaluations; got nfe = {nfe}",
         why="a budget that is not spent exactly would compare methods at different cost",
         fix=f"use {' or '.join(map(str, possible))}",
     )

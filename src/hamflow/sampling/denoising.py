@@ -63,7 +63,7 @@ def _exponential(velocity: Velocity, x: Tensor, times: Tensor, flow: LinearFlow,
 
     The order grows from 1; before a last step to sigma = 0, where lambda is infinite, it falls to 1 again.
     """
-    levels = _levels(flow, times)
+    levels, times = _levels(flow, times), times.to(x.device, non_blocking=True)
     known: list[tuple[float, Tensor]] = []  # (lambda, D), the latest first; those at lambda = -infinity have served
     begun, used = x, 0
     for i, (level, after) in enumerate(itertools.pairwise(levels)):
@@ -134,7 +134,7 @@ def unipc_3(velocity: Velocity, x: Tensor, times: Tensor, flow: LinearFlow) -> T
 
 def _in_sigma(velocity: Velocity, x: Tensor, times: Tensor, flow: LinearFlow, order: int) -> Tensor:
     """Adams-Bashforth for y = x / a in sigma: dy/dsigma = E[n | x]; a first step from sigma = infinity is that of `ddim`."""
-    levels = _levels(flow, times)
+    levels, times = _levels(flow, times), times.to(x.device, non_blocking=True)
     known: list[tuple[float, Tensor]] = []  # (sigma, E[n]), the latest first
     for t, level, after in zip(times[:-1], levels[:-1], levels[1:], strict=True):
         slope = velocity(x, t)

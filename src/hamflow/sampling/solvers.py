@@ -96,22 +96,29 @@ def solve(name: str, velocity: Velocity, x: Tensor, times: Tensor, flow: Hamilto
     if len(times) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise ConfigurationError(f"a time grid must be strictly monotone and have at least 2 points, got {times.tolist()}")
     check_flow(name, flow)
+    # A solver of fixed steps reads its times on the host, so that no step waits for the device; the adaptive one chooses them
+    # from the state, and has them there.
+    times = times.cpu() if solver.slope else times.to(x.device)
+
+    def there(x: Tensor, t: Tensor) -> Tensor:
+        return velocity(x, t.to(x.device, non_blocking=True))
+
     # float32 rounding of the state would hide the truncation error of the later steps
-    return solver.integrate(velocity, x.double(), times.to(x.device), *([flow] if solver.knows_flow else []))
+    return solver.integrate(there, x.double(), times, *([flow] if solver.knows_flow else []))
 
 
 class CountedVelocity:
-    """A velocity field that counts its evaluations in `count`."""
+    """A velocity field that counts its evaluations in `count`; what it is given beside x and t, it passes on."""
 
-    def __init__(self, velocity: Velocity):
+    def __init__(self, velocity: Callable[..., Tensor]):
         self.velocity, self.count = velocity, 0
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: float | Tensor, *given: Tensor | None) -> Tensor:
         self.count += 1
-        return self.velocity(x, t)
+        return self.velocity(x, t, *given)
 
 
-def count_evaluations(velocity: Velocity) -> CountedVelocity:
+def count_evaluations(velocity: Callable[..., Tensor]) -> CountedVelocity:
     """Wrap a velocity field so that its evaluations are counted."""
     return CountedVelocity(velocity)
 

@@ -184,9 +184,9 @@ class _Fitting:
             yield Batch(self._moved(x), moved, step, part, self.state.averaged)
 
     def _moved(self, rows: Tensor) -> Tensor:
-        if self.device.type != "cuda" or rows.is_cuda:
-            return rows
-        return rows.pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cuda" and not rows.is_cuda:
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True)
 
 
 def learning_rate_factor(plan: Training, step: int) -> float:

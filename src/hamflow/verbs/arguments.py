@@ -17,7 +17,7 @@ LARGEST_SEED = 10**9  # as in the schema of the parameters
 DEFAULTS = Path("params.yaml")
 PRESETS = Path("workflow/presets")
 Place = TypeVar("Place", Run, Preset)
-BY_HAND = ("spec", "data", "checkpoint", "samples", "reference", "output", "metrics", "setting", "seed", "parent")
+BY_HAND = ("spec", "data", "checkpoint", "samples", "reference", "output", "metrics", "setting", "seed", "parent", "label")
 
 
 def add_place(parser: argparse.ArgumentParser, form: str, *, spec: bool = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hamflow import config
+from hamflow.errors import ConfigurationError
 from hamflow.verbs import arguments
 
 
@@ -16,11 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_seed(parser)
     arguments.add_device(parser)
+    parser.add_argument(
+        "--label",
+        type=int,
+        action="append",
+        metavar="CLASS",
+        help="number of the class of every sample; again for several, in turn (default: the classes as the data have them)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     place = arguments.run_of(options)
     spec = arguments.specification(options, place, lambda c, r: config.sampling_spec(c, r.dataset, r.method))
+    if options.label is not None and options.output is None:
+        raise ConfigurationError(
+            "--label needs --output",
+            why="samples of some classes alone would stand in the place of the run's own",
+            fix="--output samples/of-one-class",
+        )
     with arguments.making(options, place, lambda jobs, run: jobs.sample(*run.key)):
         sample(
             spec,
@@ -29,10 +43,19 @@ def run(options: argparse.Namespace) -> None:
             arguments.seed(options, place),
             arguments.path(options, "output", place.samples if place else None),
             options.device,
+            options.label,
         )
 
 
-def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int, output: Path, device: str = "auto") -> None:
+def sample(
+    spec: dict[str, Any],
+    checkpoint: Path,
+    data_folder: Path,
+    seed: int,
+    output: Path,
+    device: str = "auto",
+    asked: list[int] | None = None,
+) -> None:
     """Draw spec["n_samples"] samples for each setting of the spec: `<sampler>-nfe<n>.npy` and `.json` in `output`.
 
     Those of other settings, which lie there from before, are deleted. `run.json` beside them holds what differs between two
@@ -48,8 +71,10 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         data_folder: the data set it was trained on (for the pixel format and the check that they belong together).
         seed: of the training run; chooses a range of a million sample seeds.
         output: folder of the samples; uint8 [N, H, W, C] for images, float32 [N, D] for points.
+        asked: the classes of the samples in turn, in place of those of the data; -1 is none.
     Raises:
         CheckpointError: the checkpoint is of another method or other data. DivergenceError: samples that are not finite.
+        ConfigurationError: classes that the model does not know, guidance that it has not learned.
     """
     import numpy as np
     import torch
@@ -58,14 +83,15 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     from hamflow.draws import SEEDS_PER_RUN
     from hamflow.errors import DivergenceError
     from hamflow.files import fingerprint, save_array, sha256_of, write_json
-    from hamflow.methods.base import Sampling, check_belongs, load
+    from hamflow.methods.base import Sampling, check_belongs, classes_of, load
     from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
 
     chosen = runtime.configure(device)
     generator, dataset = load(checkpoint, chosen), data.load(data_folder)
     check_belongs(spec, checkpoint, generator, dataset)
-    generator.sampling = Sampling(**{key: spec[key] for key in ("grid", "rho", "sigma_min", "sigma_max", "batch")})
+    how = {key: spec[key] for key in ("grid", "rho", "sigma_min", "sigma_max", "batch")}
+    generator.sampling = Sampling(**how, guidance=spec.get("guidance", 1.0))
     first = seed * SEEDS_PER_RUN
     known = origin(
         seed=seed,
@@ -76,7 +102,11 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         device=runtime.describe_device(chosen),
     )
     seeds = range(first, first + spec["n_samples"])
-    labels = torch.from_numpy(dataset.draw_labels(seeds, spec.get("class_law", "data"))) if generator.classes else None
+    if asked:
+        turns = torch.tensor([asked[i % len(asked)] for i in range(len(seeds))])
+        labels = classes_of(generator.classes, seeds, turns, getattr(generator, "unlabelled", False))
+    else:
+        labels = torch.from_numpy(dataset.draw_labels(seeds, spec.get("class_law", "data"))) if generator.classes else None
     for left in output.glob("*-nfe*.*"):
         left.unlink()
     seconds = {}
@@ -93,7 +123,8 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
         name = setting_of(sampler, nfe)
         save_array(output / f"{name}.npy", array)
         setting = {"sampler": sampler, "nfe": spent, "nfe_requested": nfe, "n": len(array), "grid": spec["grid"]}
-        write_json(output / f"{name}.json", {**setting, **known})
+        special = {"guidance": spec.get("guidance", 1.0)} if spec.get("guidance", 1.0) != 1 else {}
+        write_json(output / f"{name}.json", {**setting, **special, **({"label": asked} if asked else {}), **known})
         seconds[name] = time.perf_counter() - began
         print(f"{output / name}.npy: {len(array)} samples, NFE {spent}, {seconds[name]:.1f} s", flush=True)
     trained = read_circumstances(checkpoint.with_name(CIRCUMSTANCES))
