@@ -9,12 +9,13 @@ from torch.nn.functional import softplus
 
 from hamflow import draws
 from hamflow.draws import Draw, SampleDraws
-from hamflow.errors import NotOffered
+from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.networks.stylegan2 import PointDiscriminator, PointGenerator, StyleDiscriminator, StyleGenerator
 from hamflow.registry import Auto, Count, NotNegative, Options, Positive
 from hamflow.training.ada import Pipe, augment
 from hamflow.training.fit import Batch, Objective, Turn
+from hamflow.training.warp import SMALLEST
 
 Width = Annotated[int, Meta(ge=1, le=65536)]
 Layers = Annotated[int, Meta(ge=1, le=64)]
@@ -59,6 +60,12 @@ class Adversarial(Options, kw_only=True, frozen=True):
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "AdversarialObjective":
         of_data = (data.shape, data.classes)
+        if len(data.shape) == 3 and self.pipe != "none" and min(data.shape[1:]) < SMALLEST:
+            raise ConfigurationError(
+                f"images of {data.shape[1]}x{data.shape[2]} pixels cannot be augmented",
+                why=f"the filter of the augmentation needs {SMALLEST} pixels a side",
+                fix="set the method's option `pipe: none`",
+            )
         with draws.seeded("cpu", seed, "weights", "gan"):
             if len(data.shape) == 3:
                 generator: nn.Module = StyleGenerator(*of_data, self.latent, self.mapping, self.base, self.widest)

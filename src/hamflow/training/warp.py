@@ -1,8 +1,9 @@
 """Affine warps of images that neither blur nor alias, differentiable as often as one likes."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 SYM6 = (  # Daubechies' least asymmetric wavelet with six vanishing moments, its low-pass filter of decomposition
     *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633),
@@ -10,7 +11,9 @@ SYM6 = (  # Daubechies' least asymmetric wavelet with six vanishing moments, its
     *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
 )
 MARGIN = 3  # pixels around the image that its own pixels depend on: a quarter of the filter
-SHIFT = -0.5  # the filter's largest tap stands half a fine pixel before its middle
+SMALLEST = MARGIN + 1  # pixels a side of an image whose mirror image fills the margin
+CENTRE = 5  # the filter's largest tap
+SHIFT = -0.5  # it stands half a fine pixel before the filter's middle
 
 
 def warp(x: Tensor, inverse: Tensor) -> Tensor:
@@ -21,21 +24,22 @@ def warp(x: Tensor, inverse: Tensor) -> Tensor:
     of torch's `grid_sample` cannot itself be differentiated.
 
     Args:
-        x: [N, C, H, W]. inverse: [N, 3, 3], from a pixel of the result to the place in x that it shows, homogeneous (x, y, 1),
-            in pixels from the middle of the image, y downwards.
+        x: [N, C, H, W]; H, W >= `SMALLEST`.
+        inverse: [N, 3, 3], from a pixel of the result to the place in x that it shows, homogeneous (x, y, 1), in pixels from
+            the middle of the image, y downwards.
     Returns:
         Like x.
     Source: Karras et al. 2020 (arXiv:2006.06676), appendix B.
     """
     height, width = x.shape[2:]
-    mirrored = functional.pad(x, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
-    fine = _up(_up(mirrored, 2), 3)
-    grid = _grid(2 * (height + 2 * MARGIN), 2 * (width + 2 * MARGIN)).to(x)
+    (up, down), (up_across, down_across) = (_resampling(side, x.dtype, x.device) for side in (height, width))
+    fine = up @ x @ up_across.T
+    grid = _grid(down.shape[1], down_across.shape[1]).to(x)
     scale = torch.tensor([2.0, 2.0, 1.0]).to(x)
-    doubled = scale[:, None] * inverse.to(x) / scale  # in fine pixels
-    place = (doubled @ (grid - torch.tensor([SHIFT, SHIFT, 0.0]).to(x)).T)[:, :2] + SHIFT
-    moved = bilinear(fine, place).view(*x.shape[:2], 2 * (height + 2 * MARGIN), 2 * (width + 2 * MARGIN))
-    return _down(_down(moved, 2), 3)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    inverse = scale[:, None] * inverse.to(x) / scale  # in fine pixels
+    place = (inverse @ (grid - torch.tensor([SHIFT, SHIFT, 0.0]).to(x)).T)[:, :2] + SHIFT
+    moved = bilinear(fine, place).view(*x.shape[:2], down.shape[1], down_across.shape[1])
+    return down @ moved @ down_across.T
 
 
 def bilinear(x: Tensor, place: Tensor) -> Tensor:
@@ -66,24 +70,19 @@ def _grid(height: int, width: int) -> Tensor:
     return torch.stack([x.flatten(), y.flatten(), torch.ones(height * width)], 1)
 
 
-def _up(x: Tensor, dim: int) -> Tensor:
-    """Twice as many pixels along a dimension, 2 or 3: zeros between them, then the wavelet."""
-    planes, kernel, along = _prepared(x, dim)
-    found = functional.conv_transpose2d(planes, kernel, stride=_along(2, 1, dim), padding=along)
-    return found.view(*x.shape[:2], *found.shape[2:])
+@cache
+def _resampling(count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(up, down): a line of pixels with its mirror images -> fine pixels, and fine pixels of the line and its margin -> pixels.
 
-
-def _down(x: Tensor, dim: int) -> Tensor:
-    """Half as many pixels along a dimension: the transpose of `_up`, and its inverse from the left."""
-    planes, kernel, along = _prepared(x, dim)
-    found = functional.conv2d(planes, kernel, stride=_along(2, 1, dim), padding=along)
-    return found.view(*x.shape[:2], *found.shape[2:])
-
-
-def _prepared(x: Tensor, dim: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    kernel = torch.tensor(SYM6).to(x).view(1, 1, *_along(len(SYM6), 1, dim))
-    return x.reshape(-1, 1, *x.shape[2:]), kernel, _along(len(SYM6) // 2 - 1, 0, dim)
-
-
-def _along(value: int, other: int, dim: int) -> tuple[int, int]:
-    return (value, other) if dim == 2 else (other, value)
+    Fine pixel n has the part h[n + 5 - 2 i] of pixel i, h the wavelet, which is orthonormal to its shifts by 2.
+    """
+    source = torch.arange(1 - count, 2 * count - 1)
+    mirrored = (source.abs() - 2 * (source.abs() - (count - 1)).clamp(min=0)).tolist()  # the pixel that stands there
+    up, down = (torch.zeros(*s, dtype=torch.float64) for s in ((2 * len(mirrored), count), (count, 2 * (count + 2 * MARGIN))))
+    for tap, value in enumerate(SYM6):
+        for i, pixel in enumerate(mirrored):
+            if 0 <= (fine := 2 * i + tap - CENTRE) < len(up):
+                up[fine, pixel] += value
+        for pixel in range(count):
+            down[pixel, 2 * (pixel + MARGIN) + tap - CENTRE] = value
+    return up.to(device, dtype), down.to(device, dtype)
