@@ -85,10 +85,11 @@ class AdversarialObjective(Objective):
     Args:
         method: its options. shape: of one sample. classes: number of class labels, 0: unconditional.
     Attributes:
-        p: of the augmentations. signs: sum of the mean signs of D at the data, of the steps since p moved last.
+        p: of the augmentations. sign: mean sign of D at the latest data. signs: their sum since p moved last.
     """
 
     p: Tensor
+    sign: Tensor
     signs: Tensor
     advice = "raise the method's `penalty`, or lower `training.players.discriminator.learning_rate`"
 
@@ -100,6 +101,7 @@ class AdversarialObjective(Objective):
         self.generator, self.discriminator = generator, discriminator
         self.pipe: Pipe = method.pipe if len(shape) == 3 else "none"
         self.register_buffer("p", torch.tensor(0.0 if method.p == "auto" else float(method.p)))
+        self.register_buffer("sign", torch.zeros(()))
         self.register_buffer("signs", torch.zeros(()))
         self.lazy = method.penalty > 0 and method.penalty_every > 1
         turns = (Turn("discriminator", "discriminator"), Turn("generator", "generator"))
@@ -144,12 +146,11 @@ class AdversarialObjective(Objective):
 
     def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         if turn == "discriminator":
-            mean = torch.cat(self._signs).mean()
+            self.sign.copy_(torch.cat(self._signs).mean())  # several processes: then the mean of theirs
             self._signs = []
-            self.signs += mean  # several processes: the mean of theirs, before the turn of the generator
-            return {"sign": mean}
         if turn != "generator":
             return {}
+        self.signs += self.sign
         if (batch.step + 1) % self.method.ada_every == 0:
             if self.method.p == "auto" and self.pipe != "none":
                 step = self.method.ada_every * batch.draw.batch / (1000 * self.method.ada_kimg)
@@ -157,7 +158,7 @@ class AdversarialObjective(Objective):
                 self.p += step * excess.sign()
                 self.p.clamp_(min=0)
             self.signs.zero_()
-        return {"p": self.p.clone()}
+        return {"sign": self.sign.clone(), "p": self.p.clone()}
 
 
 def generated(generator: Any, draw: Draw, label: Tensor | None) -> Tensor:
