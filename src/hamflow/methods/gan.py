@@ -35,6 +35,7 @@ class Adversarial(Options, kw_only=True, frozen=True):
         p: probability of each augmentation, or auto: p moves so that D has E sign D(x) = `target` at the data.
         target, ada_every, ada_kimg: of auto: after so many steps p moves up or down by their images / `ada_kimg`.
         latent: dimensions of z and w. mapping, label_mapping: layers of the mappings of z and of D's labels.
+        mapping_rate: speed of learning of the mapping of z, relative to the other layers.
         base, widest: the width at a resolution of r pixels is base / r, at most widest. group: samples whose deviation D sees.
         width, depth: of the hidden layers of both networks, where the data are points.
     """
@@ -52,6 +53,7 @@ class Adversarial(Options, kw_only=True, frozen=True):
     latent: Width = 512
     mapping: Layers = 2
     label_mapping: Layers = 8
+    mapping_rate: Positive = 0.01
     base: Count = 32768
     widest: Width = 512
     group: Count = 32
@@ -68,7 +70,9 @@ class Adversarial(Options, kw_only=True, frozen=True):
             )
         with draws.seeded("cpu", seed, "weights", "gan"):
             if len(data.shape) == 3:
-                generator: nn.Module = StyleGenerator(*of_data, self.latent, self.mapping, self.base, self.widest)
+                generator: nn.Module = StyleGenerator(
+                    *of_data, self.latent, self.mapping, self.base, self.widest, self.mapping_rate
+                )
                 discriminator: nn.Module = StyleDiscriminator(*of_data, self.label_mapping, self.base, self.widest, self.group)
             else:
                 generator = PointGenerator(*of_data, self.latent, self.width, self.depth)

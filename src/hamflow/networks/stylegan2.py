@@ -86,13 +86,13 @@ class ToImage(nn.Module):
 
 
 class Mapping(nn.Module):
-    """z, and the class where there is one -> w."""
+    """z, and the class where there is one -> w; `rate` is the relative speed of its learning."""
 
-    def __init__(self, latent: int, classes: int, layers: int):
+    def __init__(self, latent: int, classes: int, layers: int, rate: float = MAPPING_RATE):
         super().__init__()
         self.labels = Labels(classes, latent) if classes else None
         widths = [2 * latent if classes else latent] + [latent] * layers
-        self.layers = nn.Sequential(*(Linear(a, latent, rate=MAPPING_RATE, active=True) for a in widths[:-1]))
+        self.layers = nn.Sequential(*(Linear(a, latent, rate=rate, active=True) for a in widths[:-1]))
 
     def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
         """z [N, latent], label int64 [N] -> [N, latent]."""
@@ -107,7 +107,7 @@ class StyleGenerator(nn.Module):
 
     Args:
         shape: (C, H, W). classes: number of class labels, 0: unconditional.
-        latent: dimensions of z and of w. layers: of the mapping.
+        latent: dimensions of z and of w. layers: of the mapping. rate: relative speed of its learning.
         base, widest: the width at a resolution of r pixels is base / r, at most `widest`.
     Attributes:
         planes: shapes of the noise planes of one sample, a layer each.
@@ -123,11 +123,12 @@ class StyleGenerator(nn.Module):
         layers: int = 2,
         base: int = 32768,
         widest: int = 512,
+        rate: float = MAPPING_RATE,
     ):
         super().__init__()
         channels, sizes = shape[0], _sizes(shape)
         self.latent = latent
-        self.mapping = Mapping(latent, classes, layers)
+        self.mapping = Mapping(latent, classes, layers, rate)
         widths = [_width(size, base, widest) for size in sizes]
         self.constant = normal(widths[0], *sizes[0])
         self.layers, self.images = nn.ModuleList(), nn.ModuleList()
