@@ -68,7 +68,7 @@ class Adversarial(Options, kw_only=True, frozen=True):
                 why=f"the filter of the augmentation needs {SMALLEST} pixels a side",
                 fix="set the method's option `pipe: none`",
             )
-        with draws.seeded("cpu", seed, "weights", "gan"):
+        with draws.seeded("cpu", seed, "gan", "weights"):
             if len(data.shape) == 3:
                 generator: nn.Module = StyleGenerator(
                     *of_data, self.latent, self.mapping, self.base, self.widest, self.mapping_rate
