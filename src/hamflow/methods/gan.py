@@ -165,11 +165,11 @@ class AdversarialObjective(Objective):
         return {"sign": self.sign.clone(), "p": self.p.clone()}
 
 
-def generated(generator: Any, draw: Draw, label: Tensor | None) -> Tensor:
+def generated(network: Any, draw: Draw, label: Tensor | None) -> Tensor:
     """G(z) of random numbers by name, [n, *shape]."""
-    like = next(generator.parameters())
-    planes = [draw.normal(f"plane {i}", shape).to(like) for i, shape in enumerate(generator.planes)]
-    return generator(draw.normal("noise", (generator.latent,)).to(like), label, planes)
+    like = next(network.parameters())
+    planes = [draw.normal(f"plane {i}", shape).to(like) for i, shape in enumerate(network.planes)]
+    return network(draw.normal("noise", (network.latent,)).to(like), label, planes)
 
 
 class AdversarialGenerator:
