@@ -23,9 +23,9 @@ def parameters():
 
 def test_the_metrics_are_of_every_bound_run_and_setting(parameters):
     found = targets.metrics(parameters)
-    datasets, methods, seeds = (len(names) for names in (*parameters["run"].values(), parameters["seeds"]))
-    settings = len(config.sampler_settings(parameters)) + 1  # and the discrepancy
-    assert len(found) == len(set(found)) == datasets * (1 + methods * seeds * settings)
+    datasets, seeds = len(parameters["run"]["datasets"]), len(parameters["seeds"])
+    settings = sum(len(config.sampler_settings(parameters, m)) + 1 for m in parameters["run"]["methods"])  # and a discrepancy
+    assert len(found) == len(set(found)) == datasets * (1 + seeds * settings)
 
 
 def test_the_largest_setting_is_the_one_of_most_evaluations(parameters):

@@ -215,3 +215,25 @@ def test_a_method_that_lies_below_another_is_wider():
     widths = [look.width for look in style.looks(["edm", "flow_matching", "oscillation"]).values()]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 1.5 * widths[-1]
+
+
+def test_a_gan_has_a_figure_of_its_signs_and_its_probability(there, tmp_path):
+    """Of its runs alone: there is none in a preset without."""
+    (kind,) = [kind for kind in figures.kinds() if kind.__name__.endswith(".adversarial")]
+    assert kind.names(PARAMETERS) == []
+    gan = {"label": LABEL, "kind": "gan", "target": 0.5}
+    parameters = PARAMETERS | {"run": {"datasets": ["digits"], "methods": ["edm", "gan"]}}
+    parameters["methods"] = PARAMETERS["methods"] | {"gan": gan}
+    assert kind.names(parameters) == ["adversarial"]
+    paths = kind.inputs(parameters, "adversarial")["checkpoints"]
+    assert [path.resolve() for path in paths] == [there.run("digits", "gan", seed).checkpoint.resolve() for seed in (0, 1)]
+    for path in paths:
+        curve = [{"kimg": float(k), "loss": 1.0, "sign": 0.1 * k, "p": 0.01 * k} for k in range(1, 6)]
+        save_tensors(path, {"weight": torch.zeros(1)}, {"history": curve})
+    for folder in "ab":
+        kind.draw(parameters, "adversarial", tmp_path / folder / "figure.png")
+    assert (tmp_path / "a/figure.png").read_bytes() == (tmp_path / "b/figure.png").read_bytes()
+    assert "target" in kind.caption(parameters, "adversarial")
+    save_tensors(paths[0], {"weight": torch.zeros(1)}, {"history": [{"kimg": 1.0, "loss": 1.0}]})
+    with pytest.raises(DataError, match="has no signs"):
+        kind.draw(parameters, "adversarial", tmp_path / "figure.png")

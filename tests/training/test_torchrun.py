@@ -63,6 +63,22 @@ def test_two_processes_are_as_one_and_one_goes_on_from_two(spec, prepared, tmp_p
     assert_same(stopped, tmp_path / "one")
 
 
+def test_two_processes_share_the_groups_and_the_signs_of_a_gan(tiny_config, prepared, tmp_path):
+    """Its discriminator looks at groups of samples, and its probability of augmentation moves by the signs of all rows."""
+    spec = config.training_spec(tiny_config, "digits", "stylegan2_ada")
+    spec["options"] |= {"group": 4, "ada_every": 2, "ada_kimg": 0.2, "target": 0.0, "penalty_every": 3}
+    spec["training"] |= {"train_kimg": 0.128, "batch": 16, "report_kimg": 0.016, "learning_rate": 1e-4, "players": {}}
+    for processes in (1, 2):
+        run(spec, prepared / "digits", tmp_path / str(processes), processes)
+    tensors, expected = (load_tensors(tmp_path / name / "model.safetensors")[0] for name in "21")
+    for name, value in expected.items():
+        torch.testing.assert_close(tensors[name], value, rtol=0, atol=2e-4)  # two steps of Adam: small gradients have no sign
+    records, expected = (read_jsonl(tmp_path / name / "train.jsonl") for name in "21")
+    assert any(record["p"] > 0 for record in expected)
+    for key in ("sign", "p", "discriminator_loss", "loss"):
+        assert [record[key] for record in records] == pytest.approx([record[key] for record in expected], abs=1e-4)
+
+
 def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_path):
     spec["training"]["batch"] = 1
     done = subprocess.run(command(spec, prepared / "checkerboard", tmp_path, 2), capture_output=True, text=True, timeout=300)

@@ -89,7 +89,7 @@ def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, p
     assert {"git_commit", "git_dirty", "host", "wall_seconds"} == read_json(path.parent / "run.json").keys()
 
 
-KINDS = {"velocity": {"train_kimg": 150}, "hsm": {"train_kimg": 40}}
+KINDS = {"velocity": {"train_kimg": 150}, "hsm": {"train_kimg": 40}, "gan": {"train_kimg": 100}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +98,8 @@ def test_sigkill_at_ten_random_instants_changes_no_byte(kind, tiny_config, prepa
     spec = spec_of(tiny_config, "checkerboard", "oscillation", state_kimg=0.512, report_kimg=0.512, **KINDS[kind])
     if kind == "hsm":
         spec |= {"kind": kind, "options": {}, "network": {"kind": "small", "width": 32, "depth": 2}}
+    if kind == "gan":
+        spec |= {"kind": kind, "options": {"penalty_every": 3, "latent": 8, "width": 32}}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
     def start(name):
