@@ -87,6 +87,8 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
     for key in options.keys() - known:
         raise unknown(at, key, known, f"a method of kind '{entry['kind']}'")
     method: Any = METHODS.check(entry["kind"], options, at)
+    for role, needed in getattr(kind, "parents", {}).items():
+        _check_parent(config, entry, at, role, needed)
     _check_budgets(
         {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}, f"{at}.samplers"
     )
@@ -96,6 +98,17 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
                 check_flow(sampler, FLOWS.get(options["flow"]["name"]))
     for source in run if hasattr(method, "check") else []:
         method.check(source.box)
+
+
+def _check_parent(config: Config, entry: Config, at: str, role: str, kind: str) -> None:
+    """Raise ConfigurationError, if a method does not start from one of the kind that its own needs for a role."""
+    fix = f"`{at}.parents: {{{role}: METHOD}}`, a method of kind `{kind}`"
+    if role not in entry.get("parents", {}):
+        what = f"`{at}.parents` names no `{role}`, which a method of kind '{entry['kind']}' starts from"
+        raise ConfigurationError(what, fix=fix)
+    parent = entry["parents"][role]
+    if (found := config["methods"][parent]["kind"]) != kind:
+        raise ConfigurationError(f"`{at}.parents.{role}` = '{parent}' is a method of kind '{found}', not '{kind}'", fix=fix)
 
 
 def _check_budgets(settings: Mapping[str, list[int | str]], at: str) -> None:

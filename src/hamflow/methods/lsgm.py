@@ -60,7 +60,7 @@ class LatentScoreModel(Options, kw_only=True, frozen=True):
         vae = copy.deepcopy(autoencoder_of(parents)).requires_grad_(True)
         facts = latent_facts(data, vae, self.network)
         flow = flows.resolve(self.flow, facts.sigma_data, facts.box)
-        if not isinstance(flow, GaussianFlow) or flow.for_shape(facts.shape) is not flow:
+        if not isinstance(flow, GaussianFlow) or type(flow).over_covariance is not GaussianFlow.over_covariance:
             raise ConfigurationError(
                 f"the prior of LSGM needs white normal noise, which flow '{flow.name}' has not",
                 why="the cross entropy follows from the prediction of that noise",
