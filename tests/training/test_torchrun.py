@@ -21,10 +21,10 @@ def spec(tiny_config):
     return spec
 
 
-def command(spec, data, output, processes):
+def command(spec, data, output, processes, *more):
     """`hamflow train`, by itself or under torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    words = ["train", "--spec", json.dumps(spec), "--data", str(data), "--output", str(output), "--device", "cpu"]
+    words = ["train", "--spec", json.dumps(spec), "--data", str(data), "--output", str(output), "--device", "cpu", *more]
     return [sys.executable, *torchrun, "-m", "hamflow.cli", *words]
 
 
@@ -61,6 +61,19 @@ def test_two_processes_are_as_one_and_one_goes_on_from_two(spec, prepared, tmp_p
     assert not (stopped / "model.safetensors").exists()
     assert "resumed at" in run(spec, data, stopped, 1)
     assert_same(stopped, tmp_path / "one")
+
+
+def test_two_processes_train_an_autoencoder_and_its_prior_as_one_does(tiny_config, prepared, tmp_path):
+    spec = config.training_spec(tiny_config, "digits", "edm")
+    spec["training"] |= {"train_kimg": 0.256, "batch": 64}
+    first = spec | {"kind": "vae", "options": {"channels": 8, "latent": 2}}
+    joint = spec | {"kind": "lsgm", "options": {}, "parents": {"vae": "edm"}}
+    for name, processes in (("one", 1), ("two", 2)):
+        run(first, prepared / "digits", tmp_path / "vae" / name, processes)
+        parent = f"vae={tmp_path / 'vae' / 'one' / 'model.safetensors'}"
+        run(joint, prepared / "digits", tmp_path / "lsgm" / name, processes, "--parent", parent)
+    for kind in ("vae", "lsgm"):
+        assert_same(tmp_path / kind / "two", tmp_path / kind / "one")
 
 
 def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_path):
