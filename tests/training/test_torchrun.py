@@ -34,10 +34,10 @@ def run(*arguments):
     return done.stdout
 
 
-def assert_same(folder, other):
+def assert_same(folder, other, weights=1e-6):
     tensors, expected = (load_tensors(place / "model.safetensors")[0] for place in (folder, other))
     for name, value in expected.items():
-        torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(tensors[name], value, rtol=0, atol=weights)
     losses, expected = ([record["loss"] for record in read_jsonl(place / "train.jsonl")] for place in (folder, other))
     assert losses == pytest.approx(expected, abs=1e-6)
 
@@ -72,8 +72,9 @@ def test_two_processes_train_an_autoencoder_and_its_prior_as_one_does(tiny_confi
         run(first, prepared / "digits", tmp_path / "vae" / name, processes)
         parent = f"vae={tmp_path / 'vae' / 'one' / 'model.safetensors'}"
         run(joint, prepared / "digits", tmp_path / "lsgm" / name, processes, "--parent", parent)
-    for kind in ("vae", "lsgm"):
-        assert_same(tmp_path / kind / "two", tmp_path / kind / "one")
+    for kind in ("vae", "lsgm"):  # Adam divides by the gradient, whose rounding shows where it is nearly zero
+        rate = spec["training"]["learning_rate"]
+        assert_same(tmp_path / kind / "two", tmp_path / kind / "one", weights=rate / 100)
 
 
 def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_path):
