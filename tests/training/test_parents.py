@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hamflow import cli, config, load
+from hamflow import cli, config, data, load
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import load_metadata, sha256_of
 from hamflow.methods.base import METHODS
@@ -109,3 +109,21 @@ def test_methods_that_start_from_each_other_are_refused():
     overrides = ["methods.edm.parents={a: reflection}", "methods.reflection.parents={a: edm}"]
     with pytest.raises(ConfigurationError, match="in a circle: .*edm -> "):
         config.load(["params.yaml"], overrides)
+
+
+def test_a_latent_model_names_its_autoencoder():
+    with pytest.raises(ConfigurationError, match="`methods.x.parents` names no `vae`.*'lsgm' starts from"):
+        config.load(["params.yaml"], ["methods.x={label: x, kind: lsgm}"])
+    with pytest.raises(ConfigurationError, match="`methods.x.parents.vae` = 'edm' is a method of kind 'velocity', not 'vae'"):
+        config.load(["params.yaml"], ["methods.x={label: x, kind: lsgm, parents: {vae: edm}}"])
+
+
+def test_an_autoencoder_of_other_data_is_refused(tiny_config, prepared, tmp_path):
+    spec = config.training_spec(tiny_config, "digits", "edm")
+    spec["training"] |= {"train_kimg": 0.064}
+    first = spec | {"kind": "vae", "options": {"channels": 4}}
+    path = train(first, prepared / "digits", 0, tmp_path / "vae", "cpu")
+    data.prepare({"name": "digits", "source": "digits", "options": {"holdout": 0.5}}, tmp_path / "digits")
+    joint = spec | {"kind": "lsgm", "options": {}, "parents": {"vae": "edm"}}
+    with pytest.raises(CheckpointError, match="was trained on other data than those in"):
+        train(joint, tmp_path / "digits", 0, tmp_path / "joint", "cpu", parents={"vae": path})

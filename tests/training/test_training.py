@@ -90,26 +90,37 @@ def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, p
 
 
 KINDS = {"velocity": {"train_kimg": 150}, "hsm": {"train_kimg": 40}, "gan": {"train_kimg": 100}}
+KINDS |= {"vae": {"train_kimg": 40}, "lsgm": {"train_kimg": 20}}
+VAE = {"kind": "vae", "options": {"channels": 8, "latent": 2}}  # of digits
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sigkill_at_ten_random_instants_changes_no_byte(kind, tiny_config, prepared, tmp_path, monkeypatch):
     """`hamflow train`, killed again and again, wherever it happens to be, ends with the weights of an undisturbed run."""
-    spec = spec_of(tiny_config, "checkerboard", "oscillation", state_kimg=0.512, report_kimg=0.512, **KINDS[kind])
+    dataset = "digits" if kind in ("vae", "lsgm") else "checkerboard"
+    spec = spec_of(tiny_config, dataset, "oscillation", state_kimg=0.512, report_kimg=0.512, **KINDS[kind])
+    parents = []
     if kind == "hsm":
         spec |= {"kind": kind, "options": {}, "network": {"kind": "small", "width": 32, "depth": 2}}
     if kind == "gan":
         spec |= {"kind": kind, "options": {"penalty_every": 3, "latent": 8, "width": 32}}
+    if kind == "vae":
+        spec |= VAE
+    if kind == "lsgm":
+        first = spec_of(tiny_config, "digits", "oscillation", train_kimg=0.5) | VAE
+        path = train(first, prepared / "digits", 0, tmp_path / "first", "cpu")
+        spec |= {"kind": kind, "options": {}, "parents": {"vae": "oscillation"}}
+        parents = ["--parent", f"vae={path}"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
     def start(name):
-        words = ["train", "--spec", canonical_json(spec), "--data", str(prepared / "checkerboard"), "--device", "cpu"]
+        words = ["train", "--spec", canonical_json(spec), "--data", str(prepared / dataset), "--device", "cpu", *parents]
         words += ["--output", str(tmp_path / name)]
         process = multiprocessing.get_context("fork").Process(target=cli.main, args=(words,))
         process.start()
         return process
 
-    code_of(spec, "checkerboard")  # read once here, not by each process
+    code_of(spec, dataset)  # read once here, not by each process
     began = time.perf_counter()
     start("whole").join()
     duration = time.perf_counter() - began

@@ -102,6 +102,8 @@ def _check_method(config: Config, name: str, run: Mapping[str, sources.Source]) 
     for key in options.keys() - known:
         raise unknown(at, key, known, f"a method of kind '{entry['kind']}'")
     method: Any = METHODS.check(entry["kind"], options, at)
+    for role, needed in getattr(kind, "parents", {}).items():
+        _check_parent(config, entry, at, role, needed)
     own = {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}
     _check_budgets(own, f"{at}.samplers", 1 if entry.get("guidance", 1) == 1 else 2)
     if run and "flow" in options:
@@ -117,6 +119,17 @@ def _check_method(config: Config, name: str, run: Mapping[str, sources.Source]) 
         method.check_network(config["networks"][own or config["datasets"][dataset]["network"]])
     if entry.get("guidance", 1) != 1:
         _check_guidance(config, name, run)
+
+
+def _check_parent(config: Config, entry: Config, at: str, role: str, kind: str) -> None:
+    """Raise ConfigurationError, if a method does not start from one of the kind that its own needs for a role."""
+    fix = f"`{at}.parents: {{{role}: METHOD}}`, a method of kind `{kind}`"
+    if role not in entry.get("parents", {}):
+        what = f"`{at}.parents` names no `{role}`, which a method of kind '{entry['kind']}' starts from"
+        raise ConfigurationError(what, fix=fix)
+    parent = entry["parents"][role]
+    if (found := config["methods"][parent]["kind"]) != kind:
+        raise ConfigurationError(f"`{at}.parents.{role}` = '{parent}' is a method of kind '{found}', not '{kind}'", fix=fix)
 
 
 def _check_guidance(config: Config, name: str, run: Mapping[str, sources.Source]) -> None:

@@ -135,7 +135,10 @@ def classes_of(count: int, seeds: range, label: Tensor | None, unlabelled: bool 
 
 
 class Method(Protocol):
-    """A kind of method: the checked options of one, `METHODS.build(kind, **options)`."""
+    """A kind of method: the checked options of one, `METHODS.build(kind, **options)`.
+
+    Its class may have `parents`, {role: kind}: what it starts from, which the parameters of a method must then name.
+    """
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> Objective:
         """What is trained, its weights drawn from `seed`.

@@ -1,0 +1,89 @@
+"""What autoencoders keep of images: real images above what is decoded of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hamflow.pipeline.paths import Preset
+from hamflow.report import style
+from hamflow.report.figures.samples import GAP, PAPER_WHITE
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KINDS = ("vae", "latent", "lsgm")  # whose generators have `reconstruct`
+PANELS_A_ROW = 3
+PAIRS, COLUMNS = 3, 8  # rows of real images, each with one of reconstructions below it; images a row
+
+
+def names(parameters: Mapping[str, Any]) -> list[str]:
+    return [f"reconstructions-{dataset}" for dataset in parameters["run"]["datasets"] if _methods(parameters)]
+
+
+def inputs(parameters: Mapping[str, Any], name: str) -> dict[str, list[Path] | Path]:
+    manifest = Preset(parameters["preset"]).data(_dataset(name)) / "dataset.json"
+    return {"manifest": manifest, "checkpoints": list(_checkpoints(parameters, name).values())}
+
+
+def caption(parameters: Mapping[str, Any], name: str) -> str:
+    label = style.rest(parameters["datasets"][_dataset(name)]["label"])
+    return (
+        f"{label}, preset {parameters['preset']}: the first {PAIRS * COLUMNS} real images, and below each row what the "
+        f"autoencoder makes of it by way of the mean of q(z | x), training seed {parameters['seeds'][0]}. The title has the "
+        "root mean square difference over these images, in data units."
+    )
+
+
+def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
+    """A panel a method: rows of real images, and of their reconstructions.
+
+    Raises:
+        DataError, CheckpointError: no data, or a checkpoint that is not there.
+    """
+    import numpy as np
+
+    from hamflow.data import load as load_data
+    from hamflow.methods import load
+
+    dataset = load_data(Preset(parameters["preset"]).data(_dataset(name)))
+    count = min(PAIRS * COLUMNS, dataset.count)
+    x, _ = dataset.batch(np.arange(count))
+    found = _checkpoints(parameters, name)
+    with style.panels(output, len(found), PANELS_A_ROW, 2.8, 2.5, 0.6) as (figure, panels):
+        for axes, (method, checkpoint) in zip(panels, found.items(), strict=True):
+            again: Any = load(checkpoint)
+            decoded = again.reconstruct(x)
+            axes.imshow(_sheet(dataset.rows[:count], dataset.to_pixels(decoded.double())), cmap="gray", vmin=0, vmax=255)
+            style.bare(axes)
+            axes.spines[:].set_visible(False)
+            error = float((decoded - x).square().mean().sqrt())
+            axes.set_title(f"{style.literal(parameters['methods'][method]['label'])}: {error:.3f}")
+        label = style.literal(parameters["datasets"][dataset.name]["label"])
+        figure.suptitle(f"{label}, preset {parameters['preset']}: reconstructions below real images", fontsize=10)
+
+
+def _sheet(real: "np.ndarray", again: "np.ndarray") -> "np.ndarray":
+    """uint8 [N, H, W, C] twice as one picture: rows of the one, below each its row of the other, with white gaps."""
+    import numpy as np
+
+    count, height, width, channels = real.shape
+    picture = np.full((2 * PAIRS * (height + GAP) - GAP, COLUMNS * (width + GAP) - GAP, channels), PAPER_WHITE, np.uint8)
+    for i in range(count):
+        for below, images in enumerate((real, again)):
+            top, left = (2 * (i // COLUMNS) + below) * (height + GAP), (i % COLUMNS) * (width + GAP)
+            picture[top : top + height, left : left + width] = images[i]
+    return picture[..., 0] if channels == 1 else picture
+
+
+def _dataset(name: str) -> str:
+    return name.removeprefix("reconstructions-")
+
+
+def _methods(parameters: Mapping[str, Any]) -> list[str]:
+    return [method for method in parameters["run"]["methods"] if parameters["methods"][method].get("kind") in KINDS]
+
+
+def _checkpoints(parameters: Mapping[str, Any], name: str) -> dict[str, Path]:
+    """Of each method that has an autoencoder, of the first seed."""
+    preset, seed = Preset(parameters["preset"]), parameters["seeds"][0]
+    return {method: preset.run(_dataset(name), method, seed).checkpoint for method in _methods(parameters)}
