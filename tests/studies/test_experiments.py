@@ -10,7 +10,8 @@ from hamflow.cli import main
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.pipeline.paths import Preset
-from hamflow.studies import about, figure, gradients, multimodal, names, run
+from hamflow.pipeline.targets import STUDY_TABLES
+from hamflow.studies import about, figure, get, gradients, multimodal, names, run
 from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "small", "width": 32, "depth": 2}
@@ -49,18 +50,28 @@ TINY = {
     "symmetry": {
         "sizes": [0, 50],
         "seeds": 2,
-        "method": {"encoder": "radial", "width": 8, "steps": 1, "hamiltonians": 1},
+        "density": {"encoder": "radial", "width": 8, "steps": 1, "hamiltonians": 1},
         "training": {"train_kimg": 0.64, "batch": 64},
         "momenta": 2,
         "evaluation": 100,
         "reports": 2,
     },
     "multimodal": {
-        "method": {"kinetic": "quadratic", "width": 16, "steps": 2},
+        "density": {"kinetic": "quadratic", "width": 16, "steps": 2},
         "training": {"train_kimg": 2.56, "batch": 128},
         "samples": 200,
         "momenta": 16,
         "grid": 41,
+    },
+    "bridge": {
+        "density": {"kinetic": "quadratic", "width": 16, "hamiltonians": 1, "steps": 2},
+        "training": {"train_kimg": 1.28, "batch": 128},
+        "network": {"kind": "mlp", "width": 16, "depth": 1},
+        "regression": QUICK,
+        "samples": 200,
+        "probes": 300,
+        "frozen": 2,
+        "steps": 3,
     },
 }
 PARAMETERS = {"preset": "toy", "studies": TINY}
@@ -227,7 +238,30 @@ def test_a_result_that_is_not_there_is_a_paragraph(tmp_path, monkeypatch):
         figure.tabulate(PARAMETERS, "comparison", tmp_path / "out.csv")
 
 
-def test_only_a_comparison_has_a_table(there, tmp_path):
+def test_a_symmetry_table_has_the_gains_of_pairs_of_runs(there, results, tmp_path):
+    figure.tabulate(PARAMETERS, "symmetry", tmp_path / "table.csv")
+    head, *lines = [line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines()]
+    rows = read_json(results / "symmetry.json")["rows"]
+    assert [line[:2] for line in lines] == [[str(row["size"] or "endless"), row["constraint"]] for row in rows]
+    for first, line, row in zip([rows[0]] * 3 + [rows[3]] * 3, lines, rows, strict=True):
+        apart = np.array([a["elbo"] - b["elbo"] for a, b in zip(first["runs"], row["runs"], strict=True)])
+        assert float(line[head.index("elbo_gain")]) == pytest.approx(apart.mean(), rel=1e-3)
+        error = float(line[head.index("elbo_gain_standard_error")])
+        assert error == pytest.approx(apart.std(ddof=1) / len(apart) ** 0.5, rel=1e-3)
+
+
+def test_the_potential_of_a_density_is_not_its_score_s(results):
+    """The bridge: a barely trained density's own score has the least discrepancy on its own samples."""
+    rows = {row["force"]: row for row in read_json(results / "bridge.json")["rows"]}
+    own = rows["its own score"]
+    assert own["hsd"] < min(rows[name]["hsd"] for name in ("U", "score of the data"))
+
+
+def test_every_study_with_a_table_is_known_to_the_workflow():
+    assert sorted(STUDY_TABLES.values()) == [name for name in names() if hasattr(get(name), "tabulate")]
+
+
+def test_only_some_studies_have_a_table(there, tmp_path):
     with pytest.raises(ConfigurationError, match="'mixture' has no table.*\n.*comparison"):
         figure.tabulate(PARAMETERS, "mixture", tmp_path / "table.csv")
     with pytest.raises(ConfigurationError, match="no study 'mixtur'.*\n.*mixture"):

@@ -53,7 +53,15 @@ def metrics(parameters: Parameters) -> list[Path]:
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    return [preset.table(name) for name in ("table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else []))]
+    return [preset.table(f"{name}.csv") for name in ("table1", *study_tables(parameters))]
+
+
+STUDY_TABLES = {"score": "comparison", "symmetry": "symmetry", "bridge": "bridge"}  # table: the study that has it
+
+
+def study_tables(parameters: Parameters) -> list[str]:
+    """The tables of studies that a preset has."""
+    return [table for table, study in STUDY_TABLES.items() if study in parameters["studies"]]
 
 
 def parents(parameters: Parameters, method: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/comparison: the table of that study"""
+"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/STUDY: the table of a study that has one"""
 
 import argparse
 from pathlib import Path
@@ -21,8 +21,9 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
-        with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study()):
-            figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
+        table = next((table for table, study in targets.STUDY_TABLES.items() if study == name), name)
+        with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
+            figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / f"{table}.csv")
         return
     from hamflow.report.tables import tabulate
 
