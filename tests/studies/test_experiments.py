@@ -56,6 +56,14 @@ TINY = {
         "evaluation": 100,
         "reports": 2,
     },
+    "particles": {
+        "seeds": 2,
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
+        "training": {"train_kimg": 0.64, "batch": 64},
+        "momenta": 2,
+        "evaluation": 100,
+        "reports": 2,
+    },
     "multimodal": {
         "density": {"kinetic": "quadratic", "width": 16, "steps": 2},
         "training": {"train_kimg": 2.56, "batch": 128},
@@ -154,6 +162,13 @@ def test_symmetry_has_a_row_for_each_constraint_and_size(results):
         assert row["elbo"]["mean"] > content["floor"]
     hard, free = (np.mean([r["residual"]["mean"] for r in content["rows"] if r["constraint"] == c]) for c in ("hard", "none"))
     assert hard < 1e-10 < free
+
+
+@pytest.mark.parametrize("study", ["symmetry", "particles"])
+def test_a_hard_constraint_makes_the_representation_turn_with_its_data(results, study):
+    for row in read_json(results / f"{study}.json")["rows"]:
+        exact = row["constraint"] == "hard"
+        assert (row["turning"]["mean"] < 1e-10, row["leakage"]["mean"] < 1e-8) == (exact, exact)
 
 
 def test_the_learned_density_of_the_modes_integrates_to_one(results):

@@ -56,7 +56,12 @@ def tables(parameters: Parameters) -> list[Path]:
     return [preset.table(f"{name}.csv") for name in ("table1", *study_tables(parameters))]
 
 
-STUDY_TABLES = {"score": "comparison", "symmetry": "symmetry", "bridge": "bridge"}  # table: the study that has it
+STUDY_TABLES = {
+    "score": "comparison",
+    "symmetry": "symmetry",
+    "particles": "particles",
+    "bridge": "bridge",
+}  # table: the study that has it
 
 
 def study_tables(parameters: Parameters) -> list[str]:

@@ -7,7 +7,7 @@ The claims of Equivariant Hamiltonian Flows (arXiv:1909.13739) about data effici
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,16 +15,27 @@ from msgspec import Meta, field, to_builtins
 from torch import Tensor
 
 from hamflow import draws
-from hamflow.equivariant import rotation
+from hamflow.equivariant import AffineGenerator, rotation
 from hamflow.equivariant.constraints import constrained
 from hamflow.laws.rings import RingsDensity
 from hamflow.methods.equivariant import DensityGenerator, EquivariantFlow
 from hamflow.registry import Count, Options, convert, some
 from hamflow.report import style
-from hamflow.studies.densities import COLOURS, DensityTraining, mean, noise_like, paired, statistics, train, write_table
+from hamflow.studies.densities import (
+    COLOURS,
+    DensityTraining,
+    lines_of,
+    mean,
+    noise_like,
+    normal_law,
+    representation,
+    summary,
+    train,
+    write_table,
+)
 
 Constraint = Literal["none", "soft", "hard"]
-MEASURED = ("elbo", "bound", "train", "gap", "residual", "unevenness", "turning")
+MEASURED = ("elbo", "bound", "train", "gap", "residual", "unevenness", "turning", "leakage")
 ROTATIONS = 8  # of the test set, to see how much the bound depends on them
 
 
@@ -48,46 +59,74 @@ class Spec(Options, kw_only=True, frozen=True):
     reports: Count = 10
 
 
+class System(Protocol):
+    """A law with a symmetry, and how a flow with a constraint sees it."""
+
+    law: Any
+
+    def seen(self, constraint: str, x: Tensor) -> Tensor:
+        """The coordinates that the model is given, by an isometry: its density is that of the data."""
+
+    def rotation(self, constraint: str) -> AffineGenerator:
+        """J on these coordinates."""
+
+    def options(self, constraint: str) -> dict[str, Any]:
+        """What a constraint asks of `EquivariantFlow`."""
+
+
+class Rings:
+    """Two rings in the plane, which every constraint sees as they are."""
+
+    law = RingsDensity()
+
+    def seen(self, constraint: str, x: Tensor) -> Tensor:
+        return x
+
+    def rotation(self, constraint: str) -> AffineGenerator:
+        return rotation(2)
+
+    def options(self, constraint: str) -> dict[str, Any]:
+        return {}
+
+
 def run(values: dict[str, Any]) -> dict[str, Any]:
+    """The comparison on two rings."""
+    return compare("symmetry", convert(Spec, values, "studies.symmetry"), Rings())
+
+
+def compare(kind: str, spec: Spec, system: System) -> dict[str, Any]:
     """A row for each (constraint, size): its runs, mean and standard deviation over them, and the gain over the first."""
-    spec = convert(Spec, values, "studies.symmetry")
-    law, rows, seconds = RingsDensity(), [], {}
-    test = law.sample(spec.evaluation, draws.generator(spec.seed, "study", "symmetry", "test"))
-    floor = -law.log_prob(test)
+    rows, seconds = [], {}
+    test = system.law.sample(spec.evaluation, draws.generator(spec.seed, "study", kind, "test"))
+    floor = -system.law.log_prob(test)
     for size in spec.sizes:
         first: list[dict[str, Any]] = []
         for constraint in spec.constraints:
-            began = time.process_time()
-            runs = [_run(spec, law, test.float(), constraint, size, k) for k in range(spec.seed, spec.seed + spec.seeds)]
+            began, seeds = time.process_time(), range(spec.seed, spec.seed + spec.seeds)
+            runs = [_run(kind, spec, system, test.float(), constraint, size, seed) for seed in seeds]
             seconds[f"{constraint}, {size or 'endless'}"] = (time.process_time() - began) / spec.seeds
             first = first or runs
-            rows.append(
-                {
-                    "constraint": constraint,
-                    "size": size,
-                    "runs": runs,
-                    **{key: statistics(one[key] for one in runs) for key in MEASURED},
-                    "gain": {key: paired([one[key] for one in runs], [one[key] for one in first]) for key in ("elbo", "bound")},
-                }
-            )
+            rows.append({"constraint": constraint, "size": size, "runs": runs, **summary(runs, first, MEASURED)})
     return {
-        "kind": "symmetry",
+        "kind": kind,
         "spec": to_builtins(spec),
         "floor": float(floor.mean()),  # the law's own -ln p on the very points on which the bounds are taken
         "floor_standard_error": float(floor.std() / spec.evaluation**0.5),
+        "normal": normal_law(system.seen("none", test)),
         "rows": rows,
         "n": spec.evaluation,
         "training": {"cpu_seconds_a_run": seconds},
     }
 
 
-def _run(spec: Spec, law: RingsDensity, test: Tensor, constraint: Constraint, size: int, seed: int) -> dict[str, Any]:
-    options = spec.density | (spec.soft if constraint == "soft" else {}) | {"constraint": constraint}
-    method = convert(EquivariantFlow, options, "studies.symmetry.density")
-    plan = convert(DensityTraining, spec.training, "studies.symmetry.training")
-    data = law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", "symmetry", "training")).float()
+def _run(kind: str, spec: Spec, system: System, test: Tensor, constraint: Constraint, size: int, seed: int) -> dict[str, Any]:
+    options = spec.density | system.options(constraint) | (spec.soft if constraint == "soft" else {})
+    method = convert(EquivariantFlow, options | {"constraint": constraint}, f"studies.{kind}.density")
+    plan = convert(DensityTraining, spec.training, f"studies.{kind}.training")
+    drawn = system.law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", kind, "training")).float()
+    data, test, turn = system.seen(constraint, drawn), system.seen(constraint, test), system.rotation(constraint)
     generator, curve = train(method, plan, data, seed, float(data.std()), test, spec.reports)
-    turned = [rotation(2).move(test, test, 2 * math.pi * k / ROTATIONS)[0] for k in range(ROTATIONS)]
+    turned = [turn.move(test, test, 2 * math.pi * k / ROTATIONS)[0] for k in range(ROTATIONS)]
     around = [mean(-generator.log_density(x, spec.momenta)) for x in turned]
     seen = mean(-generator.log_density(data[: spec.evaluation], 1))
     return {
@@ -97,25 +136,16 @@ def _run(spec: Spec, law: RingsDensity, test: Tensor, constraint: Constraint, si
         "bound": around[0],
         "train": seen,
         "gap": curve[-1]["elbo"] - seen,
-        "residual": _residual(generator, test),
+        "residual": _residual(generator, turn, test),
         "unevenness": float(np.std(around)),
-        "turning": turning(generator, test),
+        **representation(generator, test, turn),
     }
 
 
 @torch.no_grad()
-def _residual(generator: DensityGenerator, x: Tensor) -> float:
+def _residual(generator: DensityGenerator, turn: AffineGenerator, x: Tensor) -> float:
     """The mean of {J, H}^2 on the way of the test set back to the base law."""
-    return mean(constrained(generator.module, [rotation(2)], x, noise_like(x, draws.generator(0, "residual")))[1])
-
-
-@torch.no_grad()
-def turning(generator: DensityGenerator, x: Tensor, angle: float = 1.0) -> float:
-    """E|z(R x) - R z(x)|^2 / E|z(x)|^2 of the latent state z(x) = Phi^-1(x, E[p | x]), R a rotation by an angle in radians: 0
-    for a representation that turns with its data, 2 - 2 cos(angle) for one that stays where it was."""
-    latent, turned_latent = (generator.latent(y) for y in (x, rotation(2).move(x, x, angle)[0]))
-    expected = torch.cat(rotation(2).move(*latent, angle), 1)
-    return mean((torch.cat(turned_latent, 1) - expected).square().sum(1)) / mean(expected.square().sum(1))
+    return mean(constrained(generator.module, [turn], x, noise_like(x, draws.generator(0, "residual")))[1])
 
 
 def draw(result: dict[str, Any], output: Path) -> None:
@@ -129,6 +159,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
                     steps, values = ([point[key] for point in one["curve"]] for key in ("step", "elbo"))
                     axes.plot(steps, values, color=COLOURS[row["constraint"]], lw=1.2, label="" if number else end)
             axes.axhline(result["floor"], color=style.INK, linestyle="--", linewidth=1.0, label="the law itself")
+            axes.axhline(result["normal"], color=style.INK, linestyle=":", linewidth=1.0, label="the best normal law")
             axes.set(xlabel="updates", title=f"{size} data" if size else "endless data")
             axes.legend(loc="upper right", fontsize=7.5)
         figure.axes[0].set_ylabel("negative bound, held out (nats)")
@@ -139,13 +170,5 @@ def draw(result: dict[str, Any], output: Path) -> None:
 
 
 def tabulate(result: dict[str, Any], output: Path) -> None:
-    """A line a row: means and standard deviations, and the gain over the first constraint with its paired standard error."""
-    lines = []
-    for row in result["rows"]:
-        line = {"size": row["size"] or "endless", "constraint": row["constraint"]}
-        for key in MEASURED:
-            line |= {key: row[key]["mean"], f"{key}_std": row[key]["std"]}
-        for key, gain in row["gain"].items():
-            line |= {f"{key}_gain": gain["mean"], f"{key}_gain_standard_error": gain["standard_error"]}
-        lines.append({**line, "floor": result["floor"], "seeds": len(row["runs"]), "n": result["n"]})
-    write_table(lines, output)
+    """A line for each (constraint, size)."""
+    write_table(lines_of(result, MEASURED), output)
