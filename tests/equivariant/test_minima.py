@@ -1,5 +1,6 @@
 """Where the minimum of a potential lies, and where its flow takes a law: one harmonic well in closed form (theory 9.7)."""
 
+import itertools
 import math
 
 import pytest
@@ -57,6 +58,29 @@ def test_the_narrower_the_mode_the_nearer_is_the_minimum(base):
             assert abs(CENTRE - mean) <= abs(mean) * r / (1 - r) + 1e-3
             checked += 1
     assert checked >= 10
+
+
+class Quartic(Energy):
+    """x^2 / 2 + x^4 / 4."""
+
+    def forward(self, x):
+        return (x.square() / 2 + x.square().square() / 4).sum(1)
+
+    def gradient(self, x):
+        return x + x**3
+
+
+@torch.no_grad()
+def test_a_flow_that_ends_in_a_stationary_law_began_in_it():
+    """ln pi = -H is carried to itself, up to leapfrog's error, which falls as the square of its step."""
+    rng = torch.Generator().manual_seed(0)
+    q, p = (torch.randn(50, 1, generator=rng, dtype=torch.float64) for _ in range(2))
+    hamiltonian, apart = Hamiltonian(Quadratic(), Quartic()).double(), []
+    for steps in (40, 80, 160):
+        flow = HamiltonianSequence([hamiltonian], steps, 2.0 / steps).double()
+        apart.append(float((hamiltonian(*flow.inverse(q, p)) - hamiltonian(q, p)).abs().max()))
+    assert apart[-1] < 0.05
+    assert [a / b for a, b in itertools.pairwise(apart)] == pytest.approx([4, 4], rel=0.1)
 
 
 def test_a_spread_that_is_given_is_kept():
