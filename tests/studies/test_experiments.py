@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from hamflow.cli import main
+from hamflow.equivariant.bases import NormalBase
+from hamflow.equivariant.encoders import CartesianEncoder
+from hamflow.equivariant.energies import Energy, Quadratic
+from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.pipeline.paths import Preset
@@ -186,6 +190,24 @@ def test_local_minima_are_found_on_the_grid():
     double_well = (x**2 - 1) ** 2 + (y - 0.5) ** 2
     found = multimodal.local_minima(axis, double_well)
     np.testing.assert_allclose(found[found[:, 0].argsort()], [[-1, 0.5], [1, 0.5]], atol=1e-9)
+
+
+class DoubleWell(Energy):
+    """(x^2 - 1)^2 + (y - 1/2)^2, with minima at (-1, 1/2) and (1, 1/2)."""
+
+    def forward(self, x):
+        return (x[:, 0].square() - 1).square() + (x[:, 1] - 0.5).square()
+
+    def gradient(self, x):
+        return torch.stack([4 * x[:, 0] * (x[:, 0].square() - 1), 2 * (x[:, 1] - 0.5)], 1)
+
+
+def test_minima_are_refined_between_the_points_of_the_grid():
+    """Of a potential in units of 1.7 data units."""
+    flow = HamiltonianSequence([Hamiltonian(Quadratic(), DoubleWell())])
+    density = HamiltonianDensity(flow, NormalBase(2), CartesianEncoder(2, width=4), unit=1.7)
+    found = multimodal.refined(density, np.array([[-1.5, 0.7], [1.8, 1.0]]))
+    np.testing.assert_allclose(found / 1.7, [[-1, 0.5], [1, 0.5]], atol=1e-5)
 
 
 @pytest.fixture

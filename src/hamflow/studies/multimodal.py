@@ -4,6 +4,7 @@ on their way from the base law, Hamiltonian by Hamiltonian.
 The first claim of Equivariant Hamiltonian Flows (arXiv:1909.13739): a potential with several minima, at the modes [theory 9.7].
 """
 
+import copy
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from msgspec import Meta, field, to_builtins
+from scipy.optimize import minimize
 
 from hamflow import draws
 from hamflow.errors import ConfigurationError
@@ -71,7 +73,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), 2).reshape(-1, 2).float()
     learned = generator.log_density(points, spec.momenta).double().exp().reshape(spec.grid, spec.grid)
     potential = effective_potential(generator.module, points).double().reshape(spec.grid, spec.grid)
-    minima = local_minima(axis.numpy(), potential.numpy())
+    minima = refined(generator.module, local_minima(axis.numpy(), potential.numpy()))
     test = base.fresh_samples(law, 4 * spec.samples, spec.seed).float()
     fresh = [base.fresh_samples(law, spec.samples, spec.seed + k).numpy() for k in (1, 2)]
     drawn = generator.sample(range(spec.samples), "direct", 1)[0].numpy()
@@ -113,6 +115,23 @@ def local_minima(axis: np.ndarray, values: np.ndarray) -> np.ndarray:
             lower &= inner < values[i : i + inner.shape[0], j : j + inner.shape[1]]
     rows, columns = np.nonzero(lower)
     return np.stack([axis[columns + 1], axis[rows + 1]], 1)
+
+
+def refined(density: Any, minima: np.ndarray) -> np.ndarray:
+    """Minima of the effective potential between the points of the grid, from those on it, [M, 2]."""
+    weights = density.flow.log_steps.detach().exp().double()
+    weights = weights / weights.sum()
+    potentials = copy.deepcopy([hamiltonian.potential for hamiltonian in density.flow.hamiltonians])
+
+    def value_and_slope(point: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.from_numpy(point)[None] / density.unit
+        with torch.no_grad():
+            value = sum(float(w * potential.double()(x)) for w, potential in zip(weights, potentials, strict=True))
+            slope = sum(w * potential.double().gradient(x)[0] for w, potential in zip(weights, potentials, strict=True))
+        return value, slope.numpy() / density.unit
+
+    found = [minimize(value_and_slope, point, jac=True).x for point in minima.astype(np.float64)]
+    return np.stack(found) if found else minima
 
 
 @torch.no_grad()
