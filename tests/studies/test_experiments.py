@@ -54,7 +54,7 @@ TINY = {
     "symmetry": {
         "sizes": [0, 50],
         "seeds": 2,
-        "density": {"encoder": "radial", "width": 8, "steps": 1, "hamiltonians": 1},
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
         "training": {"train_kimg": 0.64, "batch": 64},
         "momenta": 2,
         "evaluation": 100,

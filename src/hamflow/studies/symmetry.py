@@ -41,18 +41,20 @@ ROTATIONS = 8  # of the test set, to see how much the bound depends on them
 
 class Spec(Options, kw_only=True, frozen=True):
     """constraints: which are compared, the first with each other one; sizes: of the training sets, 0: endless; seeds: runs of
-    each, from `seed` on; density: what differs from `EquivariantFlow` in all, and `soft` in the soft one; training: what
-    differs from `DensityTraining`; momenta: of the importance-weighted bound; evaluation: held-out points; reports: points of
+    each, from `seed` on; density: what differs from `EquivariantFlow` in all, and `soft` and `hard` in these ones, of
+    which the encoder of the latter is as able as the Cartesian one where there is a symmetry; training: what differs from
+    `DensityTraining`; momenta: of the importance-weighted bound; evaluation: held-out points; reports: points of
     a curve."""
 
     constraints: Annotated[tuple[Constraint, ...], Meta(min_length=1)] = ("none", "soft", "hard")
     sizes: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)] = (0, 100)
     seeds: Count = 5
     seed: Annotated[int, Meta(ge=0)] = 0
-    density: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=lambda: {"encoder": "radial"})
+    density: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=dict)
     soft: Annotated[dict[str, Any], some(EquivariantFlow)] = field(
         default_factory=lambda: {"tolerance": 3e-6, "multiplier": 10.0, "limit": 1e4}
     )
+    hard: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=lambda: {"encoder": "radial"})
     training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=dict)
     momenta: Count = 64
     evaluation: Annotated[int, Meta(ge=2)] = 4000
@@ -120,7 +122,8 @@ def compare(kind: str, spec: Spec, system: System) -> dict[str, Any]:
 
 
 def _run(kind: str, spec: Spec, system: System, test: Tensor, constraint: Constraint, size: int, seed: int) -> dict[str, Any]:
-    options = spec.density | system.options(constraint) | (spec.soft if constraint == "soft" else {})
+    own: dict[str, Any] = {"none": {}, "soft": spec.soft, "hard": spec.hard}[constraint]
+    options = spec.density | own | system.options(constraint)
     method = convert(EquivariantFlow, options | {"constraint": constraint}, f"studies.{kind}.density")
     plan = convert(DensityTraining, spec.training, f"studies.{kind}.training")
     drawn = system.law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", kind, "training")).float()
