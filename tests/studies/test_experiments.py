@@ -287,11 +287,11 @@ def test_a_symmetry_table_has_the_gains_of_pairs_of_runs(there, results, tmp_pat
         assert error == pytest.approx(apart.std(ddof=1) / len(apart) ** 0.5, rel=1e-3)
 
 
-def test_the_potential_of_a_density_is_not_its_score_s(results):
-    """The bridge: a barely trained density's own score has the least discrepancy on its own samples."""
+def test_a_density_s_own_score_has_the_least_discrepancy_on_its_samples(results):
+    """Of a density that is barely trained, so that the score of the data is another."""
     rows = {row["force"]: row for row in read_json(results / "bridge.json")["rows"]}
-    own = rows["its own score"]
-    assert own["hsd"] < min(rows[name]["hsd"] for name in ("U", "score of the data"))
+    assert list(rows) == ["none", "score of the data", "its own score", "U"]
+    assert rows["its own score"]["hsd"] < min(rows[name]["hsd"] for name in ("none", "score of the data"))
 
 
 def test_every_study_with_a_table_is_known_to_the_workflow():

@@ -26,7 +26,7 @@ from hamflow.studies.densities import DensityTraining, mean, train
 
 FOUR = {"weights": [0.25] * 4, "means": [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]], "sds": [0.5] * 4}
 # One potential, so that the question has one answer, and a base law that is wider than the modes (theory 9.7)
-ONE_WIDE = {"kinetic": "quadratic", "features": "plain", "hamiltonians": 1, "steps": 8, "step": 0.2, "spread": 1.0}
+ONE_WIDE = {"kinetic": "quadratic", "features": "plain", "hamiltonians": 1, "steps": 8, "step": 0.2, "spread": 1.5}
 MARGIN = 4.0  # of the pictures beyond the outermost means, in standard deviations
 SHOWN = 600  # samples of a picture
 
