@@ -182,6 +182,7 @@ def test_energies_without_bound_end_the_training_with_its_advice():
         ({"steps": 0}, "steps"),
         ({"base": "mean_free"}, "needs base mean_free and encoder particles together"),
         ({**PARTICLES, "constraint": "soft"}, "takes constraint hard"),
+        ({"base": "soft_uniform", "spread": 2.0}, "that of base normal"),
     ],
 )
 def test_impossible_options_are_refused_before_any_job(options, words):

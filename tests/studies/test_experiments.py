@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from hamflow.cli import main
+from hamflow.equivariant.bases import NormalBase
+from hamflow.equivariant.encoders import CartesianEncoder
+from hamflow.equivariant.energies import Energy, Quadratic
+from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.errors import ConfigurationError, DataError
 from hamflow.files import read_json, write_json
 from hamflow.pipeline.paths import Preset
-from hamflow.studies import about, figure, gradients, multimodal, names, run
+from hamflow.pipeline.targets import STUDY_TABLES
+from hamflow.studies import about, figure, get, gradients, multimodal, names, run
 from hamflow.studies.comparison import COSTS
 
 NET = {"kind": "small", "width": 32, "depth": 2}
@@ -49,18 +54,36 @@ TINY = {
     "symmetry": {
         "sizes": [0, 50],
         "seeds": 2,
-        "method": {"encoder": "radial", "width": 8, "steps": 1, "hamiltonians": 1},
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
+        "training": {"train_kimg": 0.64, "batch": 64},
+        "momenta": 2,
+        "evaluation": 100,
+        "reports": 2,
+    },
+    "particles": {
+        "seeds": 2,
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
         "training": {"train_kimg": 0.64, "batch": 64},
         "momenta": 2,
         "evaluation": 100,
         "reports": 2,
     },
     "multimodal": {
-        "method": {"kinetic": "quadratic", "width": 16, "steps": 2},
+        "density": {"kinetic": "quadratic", "width": 16, "steps": 2},
         "training": {"train_kimg": 2.56, "batch": 128},
         "samples": 200,
         "momenta": 16,
         "grid": 41,
+    },
+    "bridge": {
+        "density": {"kinetic": "quadratic", "width": 16, "hamiltonians": 1, "steps": 2},
+        "training": {"train_kimg": 1.28, "batch": 128},
+        "network": {"kind": "mlp", "width": 16, "depth": 1},
+        "regression": QUICK,
+        "samples": 200,
+        "probes": 300,
+        "frozen": 2,
+        "steps": 3,
     },
 }
 PARAMETERS = {"preset": "toy", "studies": TINY}
@@ -145,6 +168,13 @@ def test_symmetry_has_a_row_for_each_constraint_and_size(results):
     assert hard < 1e-10 < free
 
 
+@pytest.mark.parametrize("study", ["symmetry", "particles"])
+def test_a_hard_constraint_makes_the_representation_turn_with_its_data(results, study):
+    for row in read_json(results / f"{study}.json")["rows"]:
+        exact = row["constraint"] == "hard"
+        assert (row["turning"]["mean"] < 1e-10, row["leakage"]["mean"] < 1e-8) == (exact, exact)
+
+
 def test_the_learned_density_of_the_modes_integrates_to_one(results):
     """Importance weights whose mean is p(x) give a bound that integrates to a little less."""
     content = read_json(results / "multimodal.json")
@@ -160,6 +190,24 @@ def test_local_minima_are_found_on_the_grid():
     double_well = (x**2 - 1) ** 2 + (y - 0.5) ** 2
     found = multimodal.local_minima(axis, double_well)
     np.testing.assert_allclose(found[found[:, 0].argsort()], [[-1, 0.5], [1, 0.5]], atol=1e-9)
+
+
+class DoubleWell(Energy):
+    """(x^2 - 1)^2 + (y - 1/2)^2, with minima at (-1, 1/2) and (1, 1/2)."""
+
+    def forward(self, x):
+        return (x[:, 0].square() - 1).square() + (x[:, 1] - 0.5).square()
+
+    def gradient(self, x):
+        return torch.stack([4 * x[:, 0] * (x[:, 0].square() - 1), 2 * (x[:, 1] - 0.5)], 1)
+
+
+def test_minima_are_refined_between_the_points_of_the_grid():
+    """Of a potential in units of 1.7 data units."""
+    flow = HamiltonianSequence([Hamiltonian(Quadratic(), DoubleWell())])
+    density = HamiltonianDensity(flow, NormalBase(2), CartesianEncoder(2, width=4), unit=1.7)
+    found = multimodal.refined(density, np.array([[-1.5, 0.7], [1.8, 1.0]]))
+    np.testing.assert_allclose(found / 1.7, [[-1, 0.5], [1, 0.5]], atol=1e-5)
 
 
 @pytest.fixture
@@ -227,7 +275,30 @@ def test_a_result_that_is_not_there_is_a_paragraph(tmp_path, monkeypatch):
         figure.tabulate(PARAMETERS, "comparison", tmp_path / "out.csv")
 
 
-def test_only_a_comparison_has_a_table(there, tmp_path):
+def test_a_symmetry_table_has_the_gains_of_pairs_of_runs(there, results, tmp_path):
+    figure.tabulate(PARAMETERS, "symmetry", tmp_path / "table.csv")
+    head, *lines = [line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines()]
+    rows = read_json(results / "symmetry.json")["rows"]
+    assert [line[:2] for line in lines] == [[str(row["size"] or "endless"), row["constraint"]] for row in rows]
+    for first, line, row in zip([rows[0]] * 3 + [rows[3]] * 3, lines, rows, strict=True):
+        apart = np.array([a["elbo"] - b["elbo"] for a, b in zip(first["runs"], row["runs"], strict=True)])
+        assert float(line[head.index("elbo_gain")]) == pytest.approx(apart.mean(), rel=1e-3)
+        error = float(line[head.index("elbo_gain_standard_error")])
+        assert error == pytest.approx(apart.std(ddof=1) / len(apart) ** 0.5, rel=1e-3)
+
+
+def test_a_density_s_own_score_has_the_least_discrepancy_on_its_samples(results):
+    """Of a density that is barely trained, so that the score of the data is another."""
+    rows = {row["force"]: row for row in read_json(results / "bridge.json")["rows"]}
+    assert list(rows) == ["none", "score of the data", "its own score", "U"]
+    assert rows["its own score"]["hsd"] < min(rows[name]["hsd"] for name in ("none", "score of the data"))
+
+
+def test_every_study_with_a_table_is_known_to_the_workflow():
+    assert sorted(STUDY_TABLES.values()) == [name for name in names() if hasattr(get(name), "tabulate")]
+
+
+def test_only_some_studies_have_a_table(there, tmp_path):
     with pytest.raises(ConfigurationError, match="'mixture' has no table.*\n.*comparison"):
         figure.tabulate(PARAMETERS, "mixture", tmp_path / "table.csv")
     with pytest.raises(ConfigurationError, match="no study 'mixtur'.*\n.*mixture"):

@@ -48,6 +48,7 @@ wildcard_constraints:
     method="|".join(map(re.escape, config["methods"])),
     seed=r"\d+",
     study="|".join(targets.studies(config)) or "none",
+    table="|".join(targets.STUDY_TABLES),
     figure=r"[a-z0-9_-]+",
 
 
@@ -103,7 +104,7 @@ def recipe(kind):
 def job_of(kind, wildcards):
     if kind == "plot":
         return figures.job(JOBS, wildcards.figure)
-    known = [wildcards[key] for key in ("dataset", "method", "study") if key in wildcards.keys()]
+    known = [wildcards[key] for key in ("dataset", "method", "study", "table") if key in wildcards.keys()]
     return getattr(JOBS, kind)(*known, *([int(wildcards.seed)] if "seed" in wildcards.keys() else []))
 
 

@@ -60,22 +60,24 @@ rule tabulate_study:
         unpack(made_of("tabulate_study")),
     output:
         csv=report(
-            PRESET.table("score.csv"),
-            caption="../report/comparison.rst",
-            category="Score matching",
-            labels={"figure": "comparison, every line", "preset": PRESET.name},
+            PRESET.table("{table}.csv"),
+            caption="../report/figure.rst",
+            category="Tables",
+            labels={"table": "{table}, every line", "preset": PRESET.name},
         ),
-        text=PRESET.table("score.md"),
-        made=paths.made_of(PRESET.table("score.csv")),
+        text=PRESET.table("{table}.md"),
+        made=paths.made_of(PRESET.table("{table}.csv")),
     log:
-        PRESET.logs / "tabulate-study.log",
+        PRESET.logs / "tabulate-{table}.log",
     conda:
         ENVIRONMENT
     params:
         at=at,
+        caption=lambda w: figures.caption(config, f"study-{targets.STUDY_TABLES[w.table]}"),
+        study=lambda w: targets.STUDY_TABLES[w.table],
         recipe=recipe("tabulate_study"),
     shell:
-        job("tabulate", "comparison")
+        job("tabulate", "{params.study}")
 
 
 rule tabulate_tournament:

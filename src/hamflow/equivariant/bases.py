@@ -41,13 +41,20 @@ class NormalBase(Base):
         d: coordinates.
         isotropic: one scale for all positions and one for all momenta, and no mean: every rotation leaves it as it is.
             Otherwise a scale a coordinate, and a mean of the positions.
+        spread: scale of the positions, kept; None: it is learned, from 1.
     """
 
-    def __init__(self, d: int, isotropic: bool = False):
+    log_q: Tensor
+
+    def __init__(self, d: int, isotropic: bool = False, spread: float | None = None):
         super().__init__()
         self.d = d
         size = 1 if isotropic else d
-        self.log_q, self.log_p = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
+        if spread is None:
+            self.log_q = nn.Parameter(torch.zeros(size))
+        else:
+            self.register_buffer("log_q", torch.full((size,), math.log(spread)))
+        self.log_p = nn.Parameter(torch.zeros(size))
         self.mean = None if isotropic else nn.Parameter(torch.zeros(d))
 
     def draw(self, noise_q: Tensor, noise_p: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +144,8 @@ def centred(x: Tensor, particles: int) -> Tensor:
     return (each - each.mean(1, keepdim=True)).reshape(x.shape)
 
 
-BASES: dict[str, Callable[[int, Count, bool], Base]] = {
-    "normal": lambda d, particles, symmetric: NormalBase(d, isotropic=symmetric),
-    "soft_uniform": lambda d, particles, symmetric: SoftUniform(d),
-    "mean_free": lambda d, particles, symmetric: MeanFreeNormal(d, particles),
+BASES: dict[str, Callable[[int, Count, bool, float | None], Base]] = {
+    "normal": lambda d, particles, symmetric, spread: NormalBase(d, isotropic=symmetric, spread=spread),
+    "soft_uniform": lambda d, particles, symmetric, spread: SoftUniform(d),
+    "mean_free": lambda d, particles, symmetric, spread: MeanFreeNormal(d, particles),
 }

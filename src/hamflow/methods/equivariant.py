@@ -45,6 +45,8 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
         features: what an energy without hard constraint sees of q: plain, q alone; distance, also soft steps of |q|, as the
             radial energies of a hard one do, so that all three can make narrow rings.
         base: normal; soft_uniform; mean_free (particles only).
+        spread: of the positions of a normal base law, in units of the data's own, kept; None: it is learned. A law wider than
+            the modes of the data puts the minima of a single potential at them (theory 9.7).
         encoder: of the momenta: diagonal or full normal law, or radial (in the frame of q/|q|), or particles.
         momenta: a datum in the training bound; 1: ELBO.
         tolerance, multiplier, limit: of the soft constraint: C <= tolerance, lambda at first, its largest value. The multiplier
@@ -67,6 +69,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     gain: Positive = 3.0
     features: Literal["plain", "distance"] = "distance"
     base: Literal[tuple(BASES)] = "normal"  # type: ignore[valid-type]
+    spread: Positive | None = None
     encoder: Literal["diagonal", "full", "radial", "particles"] = "full"
     momenta: Count = 1
     tolerance: Positive = 0.05
@@ -77,6 +80,8 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         if (self.base == "mean_free") != (self.encoder == "particles"):
             raise ValueError("needs base mean_free and encoder particles together: both are laws on states without a mean")
+        if self.spread is not None and self.base != "normal":
+            raise ValueError("has a `spread`, which is that of base normal")
         if self.base == "mean_free" and self.constraint != "hard":
             raise ValueError("has base mean_free, which takes constraint hard: its energies are of distances alone")
 
@@ -106,7 +111,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
         """The model with new weights. Raises ConfigurationError for a constraint that Lemma 1 does not allow."""
         pairs = [Hamiltonian(self._kinetic(d), self._energy(d, False)) for _ in range(self.hamiltonians)]
         flow = HamiltonianSequence(pairs, self.steps, self.step, self.scheme)
-        base = BASES[self.base](d, self.particles, self.constraint != "none")
+        base = BASES[self.base](d, self.particles, self.constraint != "none", self.spread)
         generators = self.generators(d)
         check_base(base, generators)
         if self.constraint == "hard":
@@ -236,6 +241,13 @@ class DensityGenerator:
         like, draw = next(self.module.parameters()), draws.SampleDraws(seeds)
         noise = [draw.normal(name, (math.prod(self.shape),)).to(like) for name in ("position", "momentum")]
         return self.module.draw(*noise).double().reshape(len(seeds), *self.shape), 1
+
+    @torch.no_grad()
+    def latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The state (q, p), [N, d] each, of the base law to which the flow leads x [N, *shape] with its mean momentum back."""
+        x = x.flatten(1).to(next(self.module.parameters()))
+        q, p, _ = self.module.encode(x, torch.zeros_like(x)[None])
+        return self.module.flow.inverse(q, p)
 
     @torch.no_grad()
     def log_density(self, x: Tensor, momenta: int | None = None, seed: int = 0) -> Tensor:

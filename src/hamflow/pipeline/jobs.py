@@ -185,10 +185,11 @@ class Jobs:
         return self._job("tabulate", "table1", {}, inputs, outputs, made_of(outputs[0]))
 
     @cache  # noqa: B019
-    def tabulate_study(self) -> Job:
-        outputs = [self.preset.table(name) for name in ("score.csv", "score.md")]
-        inputs: Inputs = {"result": self.preset.study("comparison")}
-        return self._job("tabulate", "comparison", {}, inputs, outputs, made_of(outputs[0]))
+    def tabulate_study(self, table: str) -> Job:
+        study = targets.STUDY_TABLES[table]
+        outputs = [self.preset.table(f"{table}.{ending}") for ending in ("csv", "md")]
+        inputs: Inputs = {"result": self.preset.study(study)}
+        return self._job("tabulate", study, {}, inputs, outputs, made_of(outputs[0]))
 
     @cache  # noqa: B019
     def tabulate_tournament(self) -> Job:
@@ -264,7 +265,7 @@ class Jobs:
     def _modules(self, rule: str, part: str) -> tuple[str, ...]:
         """The modules of a rule, below hamflow."""
         also = {"study": f"studies.{part}", "discrepancy": "score.estimators"}
-        if part == "comparison":
+        if part in targets.STUDY_TABLES.values():
             also["tabulate"] = f"studies.{part}"
         verb = f"verbs.{'evaluate' if rule == 'reference' else rule}"
         return (verb, also[rule]) if rule in also else (verb,)

@@ -53,8 +53,8 @@ def metrics(parameters: Parameters) -> list[Path]:
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    names = ["table1.csv", *(["score.csv"] if "comparison" in studies(parameters) else [])]
-    return [preset.table(name) for name in [*names, *(["tournament.csv"] if tournaments(parameters) else [])]]
+    names = ["table1", *study_tables(parameters), *(["tournament"] if tournaments(parameters) else [])]
+    return [preset.table(f"{name}.csv") for name in names]
 
 
 def tournaments(parameters: Parameters) -> list[Path]:
@@ -67,6 +67,19 @@ def entrants(parameters: Parameters, dataset: str) -> list[Run]:
     """The models of a tournament: every method's, of the first training seed."""
     run = Preset(parameters["preset"]).run
     return [run(dataset, method, parameters["seeds"][0]) for method in parameters["run"]["methods"]]
+
+
+STUDY_TABLES = {
+    "score": "comparison",
+    "symmetry": "symmetry",
+    "particles": "particles",
+    "bridge": "bridge",
+}  # table: the study that has it
+
+
+def study_tables(parameters: Parameters) -> list[str]:
+    """The tables of studies that a preset has."""
+    return [table for table, study in STUDY_TABLES.items() if study in parameters["studies"]]
 
 
 def parents(parameters: Parameters, method: str) -> list[str]:

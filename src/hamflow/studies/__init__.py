@@ -13,7 +13,7 @@ from typing import Any
 
 from hamflow.errors import ConfigurationError, nearest
 
-SHARED = {"base", "figure"}  # the modules that are no study
+SHARED = {"base", "densities", "figure"}  # the modules that are no study
 
 
 def names() -> list[str]:

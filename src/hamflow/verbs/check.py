@@ -3,6 +3,7 @@
 import argparse
 
 from hamflow.errors import DataError
+from hamflow.pipeline import targets
 from hamflow.pipeline.jobs import Job, Jobs
 from hamflow.pipeline.made import Checks
 from hamflow.verbs import arguments, plot
@@ -42,8 +43,8 @@ def everything(jobs: Jobs) -> list[Job]:
 
     for last in [jobs.tabulate(), *(plot.job(jobs, name) for name in plot.names(jobs.parameters))]:
         add(last)
-    if "comparison" in jobs.parameters["studies"]:
-        add(jobs.tabulate_study())
+    for table in targets.study_tables(jobs.parameters):
+        add(jobs.tabulate_study(table))
     if jobs.parameters["metrics"].get("tournament"):
         add(jobs.tabulate_tournament())
     return list(ordered.values())

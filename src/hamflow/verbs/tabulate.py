@@ -1,4 +1,4 @@
-"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/comparison, PRESET/tournament: the tables of these"""
+"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/tournament or PRESET/STUDY: the table of that"""
 
 import argparse
 from pathlib import Path
@@ -25,8 +25,9 @@ def run(options: argparse.Namespace) -> None:
         if name == "tournament":
             _tabulate_tournament(options, preset)
             return
-        with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study()):
-            figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / "score.csv")
+        table = next((table for table, study in targets.STUDY_TABLES.items() if study == name), name)
+        with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
+            figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / f"{table}.csv")
         return
     from hamflow.report.tables import tabulate
 
