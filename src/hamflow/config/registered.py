@@ -90,12 +90,30 @@ def _check_method(config: Config, name: str, run: list[sources.Source]) -> None:
     _check_budgets(
         {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}, f"{at}.samplers"
     )
+    _check_roles(config, name, getattr(kind, "roles", {}))
+    if hasattr(method, "check_samplers"):
+        method.check_samplers(entry.get("samplers", {}))
     if run and "flow" in options:
         for sampler in entry.get("samplers") or config["sampling"]["settings"]:
             if sampler in budget.names():
                 check_flow(sampler, FLOWS.get(options["flow"]["name"]))
     for source in run if hasattr(method, "check") else []:
         method.check(source.box)
+
+
+def _check_roles(config: Config, name: str, roles: Mapping[str, str]) -> None:
+    """The parents that a kind of method asks for: {role: their kind}."""
+    parents = config["methods"][name].get("parents", {})
+    for role, kind in roles.items():
+        found = config["methods"][parents[role]]["kind"] if role in parents else None
+        if found != kind:
+            what = f"'{parents[role]}', a method of kind '{found}'" if role in parents else "absent"
+            others = [other for other, entry in config["methods"].items() if entry["kind"] == kind]
+            raise ConfigurationError(
+                f"`methods.{name}.parents.{role}` is {what}",
+                why=f"a method of kind '{config['methods'][name]['kind']}' starts from one of kind '{kind}'",
+                fix=f"one of {', '.join(others)}",
+            )
 
 
 def _check_budgets(settings: Mapping[str, list[int | str]], at: str) -> None:

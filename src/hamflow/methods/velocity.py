@@ -61,7 +61,6 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         return VelocityObjective(VelocityField(flow, scheme, network, data.shape, data.classes), self.times, metric)
 
     def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
-        averaged.field.flow.check_measured()
         return FlowGenerator(averaged.field)
 
 
@@ -100,6 +99,9 @@ class VelocityObjective(Objective):
     def __init__(self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None):
         super().__init__()
         self.field, self.times, self.metric = field, dict(times), metric
+
+    def check(self) -> None:
+        self.field.flow.check_measured()
 
     def begin(self, rows: Rows) -> None:
         self.field.flow.measure(rows)

@@ -11,7 +11,7 @@ from hamflow import data, runtime
 from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.files import fingerprint, save_tensors, sha256_of, write_json, write_text
 from hamflow.methods.base import METHODS, Facts, Generator, check_belongs, load
-from hamflow.pipeline.jobs import WITHOUT
+from hamflow.pipeline.jobs import unused
 from hamflow.pipeline.paths import CIRCUMSTANCES
 from hamflow.pipeline.provenance import circumstances, versions
 from hamflow.pipeline.sources import names_in, of_this_package
@@ -96,7 +96,7 @@ def dismiss() -> None:
 def code_of(spec: dict[str, Any], source: str) -> str:
     """A digest of the code behind a training: a state, or a checkpoint that was kept, of other code is of another training."""
     used = frozenset(names_in([spec, source]))
-    return fingerprint(of_this_package().code("verbs.train", used=used, without=WITHOUT["train"]))
+    return fingerprint(of_this_package().code("verbs.train", used=used, without=unused("train", spec)))
 
 
 def _parents(spec: dict[str, Any], dataset: Any, checkpoints: Mapping[str, Path], device: torch.device) -> dict[str, Generator]:
