@@ -13,6 +13,7 @@ from hamflow.config.sections import BOUND, ClassLaw, Method, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
 from hamflow.registry import Count, Name, Options, Positive, convert
+from hamflow.sampling.solvers import TELEPORTED
 from hamflow.training.plan import Training
 
 EQUALLY = ", classes equally often"  # after the label of a data set in tables
@@ -53,6 +54,7 @@ class SamplingSpec(Options, kw_only=True, frozen=True):
     sigma_min: Positive
     sigma_max: Positive
     batch: Count
+    teleport: Positive | None = None
 
 
 class EvaluationSpec(Options, kw_only=True, frozen=True):
@@ -126,13 +128,15 @@ def options_of(recipe: Config) -> Config:
 
 def sampling_spec(config: Config, dataset: str, method: str) -> Config:
     """See `SamplingSpec`."""
+    settings = [list(pair) for pair in sampler_settings(config, method)]
+    teleported = any(str(sampler).startswith(TELEPORTED) for sampler, _ in settings)
     return {
         "dataset": dataset,
         "method": method,
         **{key: entry_of(config, "datasets", dataset)[key] for key in ("n_samples", "class_law")},
-        "settings": [list(pair) for pair in sampler_settings(config, method)],
+        "settings": settings,
         "grid": entry_of(config, "methods", method)["grid"],
-        **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch")},
+        **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch", *["teleport"] * teleported)},
     }
 
 

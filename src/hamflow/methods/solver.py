@@ -12,6 +12,7 @@ from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.methods.velocity import FlowGenerator, VelocityField
 from hamflow.registry import Count, Options
 from hamflow.sampling.learned import LEARNED, PAIRS_AT_A_TIME, SolverWeights, angle_grid, distances, precise_ends, run
+from hamflow.sampling.teleportation import Teleport
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
 ROLE = "velocity"  # of the parent
@@ -139,6 +140,14 @@ class SolverGenerator:
     @sampling.setter
     def sampling(self, how: Sampling) -> None:
         self.fields.sampling = how
+
+    @property
+    def teleport(self) -> Teleport | None:
+        return self.fields.teleport
+
+    @teleport.setter
+    def teleport(self, start: Teleport | None) -> None:
+        self.fields.teleport = start
 
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], and the NFE that each cost. Raises ConfigurationError: `bns` with another NFE."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hamflow import flows, networks, parameterisation
 from hamflow.draws import SampleDraws
 from hamflow.dynamics import broadcast
-from hamflow.errors import NotOffered
+from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
 from hamflow.flows.base import FLOWS
 from hamflow.flows.colour import Basis, Colour
@@ -25,7 +25,7 @@ from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
-from hamflow.sampling.solvers import count_evaluations, solve
+from hamflow.sampling.solvers import TELEPORTED, check_flow, count_evaluations, solve
 from hamflow.sampling.teleportation import Teleport
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
@@ -135,7 +135,7 @@ class FlowGenerator:
         self.module, self.flow, self.shape, self.classes = field, field.flow, field.shape, field.classes
         self.sampling = Sampling()
         self.solver: LearnedSolver | None = None  # of sampler `bns`
-        self.teleport: Teleport | None = None  # a start below the horizon, of every sampler but `bns`
+        self.teleport: Teleport | None = None  # the start of the samplers called teleported_...
         self.metadata: dict[str, Any] = {}
 
     def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
@@ -176,7 +176,7 @@ class FlowGenerator:
         how = self.sampling
         steps: int | str
         integrate: Callable[..., Tensor]
-        teleport = self.teleport if sampler != LEARNED else None
+        teleport = self._teleport(sampler)
         if sampler == LEARNED:
             steps = nfe
             integrate = LearnedSolver.fitting(self.solver, self.flow, nfe).__call__
@@ -185,7 +185,7 @@ class FlowGenerator:
             start = teleport.time(self.flow) if teleport else None
             count = steps if isinstance(steps, int) else 2
             times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max, start)
-            integrate = partial(solve, sampler, times=times, flow=self.flow)
+            integrate = partial(solve, sampler.removeprefix(TELEPORTED), times=times, flow=self.flow)
         if label is None and self.classes:
             label = torch.tensor([seed % self.classes for seed in seeds])
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
@@ -198,6 +198,17 @@ class FlowGenerator:
             parts.append(samples)
             spent = max(spent, cost)
         return torch.cat([part.to(parts[-1].device) for part in parts]), spent
+
+    def _teleport(self, sampler: str) -> Teleport | None:
+        if not sampler.startswith(TELEPORTED):
+            return None
+        check_flow(sampler, self.flow)
+        if self.teleport is None:
+            raise ConfigurationError(
+                f"sampler '{sampler}' needs the mean and covariance of the data, and this generator has none",
+                fix="`generator.teleport = Teleport.of(data, sigma)`, or `sampling.teleport` in the parameters",
+            )
+        return self.teleport
 
     @torch.inference_mode()
     def _sample(

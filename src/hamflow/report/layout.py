@@ -78,11 +78,12 @@ def grids(frame: pd.DataFrame, titles: Mapping[str, str], best: Collection[tuple
         titles: the labels of the data sets.
         best: (data set, method, metric) that are marked, see `hamflow.report.better`.
     """
-    own = frame[frame["sampler"] == UNSAMPLED]
-    chosen = largest_budget(frame[frame["sampler"] != UNSAMPLED])
+    own, sampled = (frame[(frame["sampler"] == UNSAMPLED) == unsampled] for unsampled in (True, False))
+    chosen = largest_budget(sampled)
     order = _images_first(chosen)
     tables = [_table1(chosen, titles, order, best)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
+    tables += [_samplers(sampled[sampled["dataset"] == d], titles[d]) for d in order if _has_a_choice(sampled, d)]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     return tables if own.empty else [*tables, _discrepancies(own, titles, order)]
 
@@ -135,6 +136,35 @@ def _all_metrics(frame: pd.DataFrame, title: str, best: Collection) -> Grid:
     caption += f"; {better.MEANING}" if any(dataset == marked for marked, *_ in best) else ""
     columns = [(title, about.short, "", _cell(frame, dataset, metric, best)) for metric, about in metrics.items()]
     return _grid(f"table1-{dataset}", f"{caption}; {_basis(frame)}.", columns, frame["method"], frame)
+
+
+def _has_a_choice(frame: pd.DataFrame, dataset: str) -> bool:
+    """Whether a method has been sampled by three samplers or more at one NFE; two stand in the figure beside each other."""
+    mine = frame[(frame["dataset"] == dataset) & (frame["method"] != BOUND)]
+    return bool((mine.groupby(["method", "nfe"])["sampler"].nunique() >= 3).any())
+
+
+def _samplers(frame: pd.DataFrame, title: str) -> Grid:
+    """The best sampler of each method at each NFE."""
+    metric = suite.headline(set(frame["metric"]))
+    lines = frame[(frame["metric"] == metric) & (frame["method"] != BOUND)]
+    best = lines.loc[lines.groupby(["method", "nfe"])["mean"].idxmin()].set_index(["method", "nfe"])
+
+    def cell(nfe: float) -> Cell:
+        def text(method: str) -> str:
+            if (method, nfe) not in best.index:
+                return NONE
+            line = best.loc[(method, nfe)]
+            return f"{measurement(line['mean'], line['std'])} {line['sampler']}"
+
+        return text
+
+    columns = [("NFE", f"{nfe:g}", "", cell(nfe)) for nfe in sorted(set(lines["nfe"]))]
+    caption = (
+        f"{title}, preset {lines.iloc[0]['preset']}: the best sampler of each method at each NFE and its "
+        f"{suite.about(metric).title}, lower is better; {_basis(lines)}. The best of several is biased downwards by the choice."
+    )
+    return _grid(f"table1-{lines.iloc[0]['dataset']}-samplers", caption, columns, lines["method"], lines)
 
 
 def _exception(about: suite.About) -> str:

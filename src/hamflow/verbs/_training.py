@@ -144,7 +144,9 @@ class _Job:
         if generators:
             self.metadata["parents"] = {role: _description(parents[role], one) for role, one in generators.items()}
         self.folder = StateFolder(output, self.metadata)
-        self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
+        before = self.folder.load(self.state)
+        self.began, self.seconds_before = time.perf_counter(), before.get("seconds", 0.0)
+        self.began_cpu, self.cpu_before = time.process_time(), before.get("cpu_seconds", 0.0)
 
     def records(self, termination: Termination) -> Iterator[dict[str, Any]]:
         """Train to the end, or to a termination; yields each report, saves the state as often as the plan says."""
@@ -194,7 +196,7 @@ class _Job:
     def save_state(self) -> None:
         """Write what a later start needs to go on from here to the same bits, on any number of processes."""
         if self.leads:
-            self.folder.save(self.state, seconds=self.seconds)
+            self.folder.save(self.state, seconds=self.seconds, cpu_seconds=self.cpu_seconds)
 
     @property
     def published(self) -> list[Path]:
@@ -205,7 +207,7 @@ class _Job:
         """Copy the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
         log, run, path = self.published
         write_text(log, self.folder.log.read_text(encoding="utf-8"))
-        write_json(run, circumstances(wall_seconds=self.seconds))
+        write_json(run, circumstances(wall_seconds=self.seconds, cpu_seconds=self.cpu_seconds))
         curve = [{key: value for key, value in record.items() if key != SPEED} for record in self.state.history]
         save_tensors(path, self.state.averaged.state_dict(), self.metadata | {"history": curve})
         if keep:
@@ -218,3 +220,8 @@ class _Job:
     def seconds(self) -> float:
         """Wall time of the training so far, without what was lost to kills."""
         return self.seconds_before + time.perf_counter() - self.began
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this process in the training so far, all threads together, without what was lost to kills."""
+        return self.cpu_before + time.process_time() - self.began_cpu

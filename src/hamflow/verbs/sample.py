@@ -61,11 +61,14 @@ def sample(spec: dict[str, Any], checkpoint: Path, data_folder: Path, seed: int,
     from hamflow.methods.base import Sampling, check_belongs, load
     from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
+    from hamflow.sampling.teleportation import Teleport
 
     chosen = runtime.configure(device)
     generator, dataset = load(checkpoint, chosen), data.load(data_folder)
     check_belongs(spec, checkpoint, generator, dataset)
     generator.sampling = Sampling(**{key: spec[key] for key in ("grid", "rho", "sigma_min", "sigma_max", "batch")})
+    if spec.get("teleport") and hasattr(generator, "teleport"):  # it solves a field
+        generator.teleport = Teleport.of(dataset.batch(np.arange(dataset.count))[0], spec["teleport"])  # type: ignore[attr-defined]
     first = seed * SEEDS_PER_RUN
     known = origin(
         seed=seed,
