@@ -13,7 +13,6 @@ from hamflow.config.sections import BOUND, ClassLaw, Method, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
 from hamflow.registry import Count, Name, Options, Positive, convert
-from hamflow.sampling.solvers import TELEPORTED
 from hamflow.training.plan import Training
 
 EQUALLY = ", classes equally often"  # after the label of a data set in tables
@@ -129,15 +128,25 @@ def options_of(recipe: Config) -> Config:
 def sampling_spec(config: Config, dataset: str, method: str) -> Config:
     """See `SamplingSpec`."""
     settings = [list(pair) for pair in sampler_settings(config, method)]
-    teleported = any(str(sampler).startswith(TELEPORTED) for sampler, _ in settings)
     return {
         "dataset": dataset,
         "method": method,
         **{key: entry_of(config, "datasets", dataset)[key] for key in ("n_samples", "class_law")},
         "settings": settings,
         "grid": entry_of(config, "methods", method)["grid"],
-        **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch", *["teleport"] * teleported)},
+        **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch")},
+        **_start(config, settings),
     }
+
+
+def _start(config: Config, settings: list[list[Any]]) -> Config:
+    """The noise level at which samplers start, where one of them does not start from the horizon."""
+    if "teleport" not in config["sampling"]:
+        return {}
+    from hamflow.sampling.solvers import TELEPORTED  # and numpy, which no command needs that only reads parameters
+
+    teleported = any(sampler.startswith(TELEPORTED) for sampler, _ in settings)
+    return {"teleport": config["sampling"]["teleport"]} if teleported else {}
 
 
 def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> Config:
