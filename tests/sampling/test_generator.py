@@ -58,10 +58,12 @@ def test_its_density_is_one_in_all(generator):
 
 def test_a_teleported_start_costs_nothing_and_shortens_the_way(generator):
     precise, _ = generator.sample(range(5), "rk4", 400)
+    with pytest.raises(ConfigurationError, match="mean and covariance"):
+        generator.sample(range(5), "teleported_multistep", 7)
     generator.teleport = Teleport.of(torch.randn(400, 2), 50.0)
     try:
-        samples, spent = generator.sample(range(5), "multistep", 7)
-        near, _ = generator.sample(range(5), "rk4", 400)
+        samples, spent = generator.sample(range(5), "teleported_multistep", 7)
+        near, _ = generator.sample(range(5), "teleported_rk4", 400)
     finally:
         generator.teleport = None
     assert spent == 7

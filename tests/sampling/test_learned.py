@@ -11,7 +11,7 @@ from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import save_tensors
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.sampling import count_evaluations, names, solve
-from hamflow.sampling.learned import LearnedSolver, _adams, hand_made_grids, learn, precise_ends
+from hamflow.sampling.learned import LearnedSolver, _adams, angle_grid, hand_made_grids, learn, precise_ends
 from hamflow.sampling.solvers import SOLVERS
 
 TINY = GaussianMixture([0.3, 0.3, 0.4], [[-1.0, 0.2], [0.8, 0.9], [0.5, -1.0]], [0.25, 0.3, 0.2])
@@ -58,6 +58,15 @@ def test_the_start_is_adams_bashforth(tiny):
         torch.testing.assert_close(solver(counted, starts[:9]), expected, rtol=1e-12, atol=1e-12)
         assert counted.count == solver.nfe == 5
         torch.testing.assert_close(_adams(times.clone().requires_grad_()), _adams(times))
+
+
+@pytest.mark.parametrize("name", ["oscillation", "flow_matching", "diffusion"])
+def test_the_first_grid_has_even_angles_the_same_for_each_flow(name):
+    flow = flows.build(name)
+    times = angle_grid(flow, 6, 0.5)
+    angles = (flow.sigma(times) / 0.5).atan()
+    torch.testing.assert_close(angles[:-1].diff(), angles[:-1].diff().mean().expand(5), rtol=0, atol=1e-3)
+    assert (float(times[0]), float(times[-1])) == (flow.horizon, 0.0)
 
 
 def test_it_comes_back_from_its_file_and_is_of_one_flow_and_nfe(tiny, tmp_path):
@@ -111,8 +120,8 @@ class FullMixture:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nfe", "share"), [(5, 0.5), (8, 1 / 3)])
-def test_on_the_digits_mixture_the_error_is_a_fraction_of_the_best_by_hand(nfe, share):
+@pytest.mark.parametrize("nfe", [5, 8])
+def test_on_the_digits_mixture_the_error_is_a_third_of_the_best_by_hand(nfe):
     """Exact velocities of 20 components fitted to the 8x8 digits, 512 pairs to learn from, 512 others to judge by."""
     sklearn_mixture = pytest.importorskip("sklearn.mixture")
     from sklearn.datasets import load_digits
@@ -129,4 +138,5 @@ def test_on_the_digits_mixture_the_error_is_a_fraction_of_the_best_by_hand(nfe, 
     learned, by_hand = rms(solver(velocity, starts[512:]), ends), best_hand_made(velocity, flow, starts[512:], ends, nfe)
     scale = float(ends.square().mean().sqrt())
     print(f"nfe {nfe}: learned {learned / scale:.4f}, by hand {by_hand / scale:.4f}, {spent:.0f} CPU-s")
-    assert learned <= share * by_hand
+    assert learned <= by_hand / 3
+    assert spent < 60

@@ -20,7 +20,8 @@ FACTS = Facts(
     name="plane", shape=(2,), classes=0, sigma_data=1.0, box=(-9.0, 9.0), network={"kind": "small", "width": 16, "depth": 2}
 )
 VELOCITY = {"flow": {"name": "oscillation"}, "parameterisation": "velocity", "times": {"law": "uniform"}}
-METHOD = {"velocity": VELOCITY, "hsm": {"critic_steps": 2}}
+METHOD = {"velocity": VELOCITY, "hsm": {"critic_steps": 2}, "solver": {"nfe": 3, "pairs": 16, "precise": 2}}
+PARENTS = {"solver": {"velocity": "velocity"}}  # {kind: {role: kind}}
 PLAN = Training(train_kimg=0.32, batch=32, report_kimg=0.096, ema_halflife_kimg=0.1, learning_rate=1e-2)
 DATA = torch.from_numpy(np.random.default_rng(0).standard_normal((100, 2))).float()
 
@@ -117,7 +118,10 @@ def test_learning_rates_ramp_up_and_fall_as_a_cosine():
 
 
 def objective_of(kind):
-    return METHODS.build(kind, **METHOD[kind]).objective(FACTS, {}, 0)
+    parents = {}
+    for role, parent in PARENTS.get(kind, {}).items():
+        parents[role] = METHODS.build(parent, **METHOD[parent]).generator(objective_of(parent))
+    return METHODS.build(kind, **METHOD[kind]).objective(FACTS, parents, 0)
 
 
 @pytest.mark.parametrize("kind", METHOD)

@@ -86,7 +86,7 @@ def test_the_checkpoint_holds_the_curve_of_the_log_without_speeds(tiny_config, p
     log = read_jsonl(path.parent / "train.jsonl")
     assert log
     assert load_tensors(path)[1]["history"] == [{k: v for k, v in r.items() if k not in MEASURED} for r in log]
-    assert {"git_commit", "git_dirty", "host", "wall_seconds"} == read_json(path.parent / "run.json").keys()
+    assert {"git_commit", "git_dirty", "host", "wall_seconds", "cpu_seconds"} == read_json(path.parent / "run.json").keys()
 
 
 KINDS = {"velocity": {"train_kimg": 150}, "hsm": {"train_kimg": 40}, "gan": {"train_kimg": 100}}

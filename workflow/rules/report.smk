@@ -43,6 +43,7 @@ rule tabulate:
         ),
         text=multiext(str(PRESET.table("table1")), ".md", ".tex"),
         summary=PRESET.table("summary.json"),
+        cost=multiext(str(PRESET.table("cost.run")), ".md", ".html"),
         made=paths.made_of(PRESET.table("table1.csv")),
     log:
         PRESET.logs / "tabulate.log",

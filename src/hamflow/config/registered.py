@@ -18,7 +18,7 @@ from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
-from hamflow.sampling.solvers import check_flow
+from hamflow.sampling.solvers import TELEPORTED, check_flow, get
 from hamflow.score.estimators import ESTIMATORS
 from hamflow.score.model import ModelSpec
 
@@ -34,6 +34,7 @@ def check(config: Config) -> None:
     for name in config["methods"]:
         _check_method(config, name, run if name in config["run"]["methods"] else {})
     _check_budgets(config["sampling"]["settings"], "sampling.settings")
+    _check_teleported(config)
     for name, options in config["evaluation"].get("features", {}).items():
         features.check(name, options, f"evaluation.features.{name}")
     for name in config["evaluation"].get("more", []):
@@ -106,9 +107,11 @@ def _check_method(config: Config, name: str, run: Mapping[str, sources.Source]) 
         _check_parent(config, entry, at, role, needed)
     own = {k: v for k, v in entry.get("samplers", {}).items() if k not in getattr(kind, "samplers", ())}
     _check_budgets(own, f"{at}.samplers", 1 if entry.get("guidance", 1) == 1 else 2)
+    if hasattr(method, "check_samplers"):
+        method.check_samplers(entry.get("samplers", {}))
     if run and "flow" in options:
         for sampler in entry.get("samplers") or config["sampling"]["settings"]:
-            if sampler in budget.names():
+            if sampler.removeprefix(TELEPORTED) in budget.names():
                 check_flow(sampler, FLOWS.get(options["flow"]["name"]))
     for source in run.values() if hasattr(method, "check") else []:
         method.check(source.box)
@@ -157,12 +160,21 @@ def _check_guidance(config: Config, name: str, run: Mapping[str, sources.Source]
 def _check_budgets(settings: Mapping[str, list[int | str]], at: str, each: int = 1) -> None:
     """`each`: evaluations of the network in one of the velocity, as of `steps_for`."""
     for sampler, budgets in settings.items():
-        if sampler not in budget.names():
-            raise ConfigurationError(f"`{at}`: unknown sampler '{sampler}'", fix=nearest(sampler, budget.names()))
+        get(sampler, at)
         if len(set(budgets)) < len(budgets):
             raise ConfigurationError(f"`{at}.{sampler}` = {budgets} names one twice")
         for nfe in budgets:
             budget.steps_for(sampler, nfe, each)
+
+
+def _check_teleported(config: Config) -> None:
+    every = [config["sampling"]["settings"], *(entry.get("samplers", {}) for entry in config["methods"].values())]
+    for sampler in {name for settings in every for name in settings if name.startswith(TELEPORTED)}:
+        if "teleport" not in config["sampling"]:
+            raise ConfigurationError(
+                f"sampler '{sampler}' starts below the horizon, but `sampling.teleport` does not say at which noise level",
+                fix="for example `sampling.teleport: 2.0`, data units",
+            )
 
 
 def _check_discrepancy(settings: Config, run: list[sources.Source]) -> None:

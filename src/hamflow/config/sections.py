@@ -62,6 +62,7 @@ class Sampling(Options, kw_only=True, frozen=True):
     sigma_min: Positive = 0.002  # its last noise level before 0
     sigma_max: Positive = 80.0  # its first noise level after the horizon
     batch: Count = 1024  # at a time; does not change which samples are drawn
+    teleport: Positive | None = None  # noise level at which the samplers called teleported_... start, data units
 
     def __post_init__(self) -> None:
         if self.sigma_min >= self.sigma_max:
@@ -106,3 +107,4 @@ class Parameters(Options, kw_only=True, frozen=True):
     metrics: Metrics
     studies: dict[str, dict[str, Any]] = field(default_factory=dict)
     tracking: Tracking = Tracking()
+    note: str | None = None  # a sentence beside the tables: what the figures of this preset can show, and what they cannot

@@ -54,6 +54,7 @@ class SamplingSpec(Options, kw_only=True, frozen=True):
     sigma_max: Positive
     batch: Count
     guidance: NotNegative = 1.0
+    teleport: Positive | None = None
 
 
 class EvaluationSpec(Options, kw_only=True, frozen=True):
@@ -129,15 +130,27 @@ def options_of(recipe: Config) -> Config:
 def sampling_spec(config: Config, dataset: str, method: str) -> Config:
     """See `SamplingSpec`."""
     guidance = entry_of(config, "methods", method).get("guidance", 1.0)
+    settings = [list(pair) for pair in sampler_settings(config, method)]
     return {
         "dataset": dataset,
         "method": method,
         **{key: entry_of(config, "datasets", dataset)[key] for key in ("n_samples", "class_law")},
-        "settings": [list(pair) for pair in sampler_settings(config, method)],
+        "settings": settings,
         "grid": entry_of(config, "methods", method)["grid"],
         **{key: config["sampling"][key] for key in ("rho", "sigma_min", "sigma_max", "batch")},
         **({"guidance": guidance} if guidance != 1 else {}),
+        **_start(config, settings),
     }
+
+
+def _start(config: Config, settings: list[list[Any]]) -> Config:
+    """The noise level at which samplers start, where one of them does not start from the horizon."""
+    if "teleport" not in config["sampling"]:
+        return {}
+    from hamflow.sampling.solvers import TELEPORTED  # and numpy, which no command needs that only reads parameters
+
+    teleported = any(sampler.startswith(TELEPORTED) for sampler, _ in settings)
+    return {"teleport": config["sampling"]["teleport"]} if teleported else {}
 
 
 def evaluation_spec(config: Config, dataset: str, method: str | None = None) -> Config:

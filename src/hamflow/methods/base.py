@@ -164,6 +164,7 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Generato
             method, objective = _untrained(described)
         _check_fit(objective, tensors)
         objective.load_state_dict(tensors)
+        objective.check()
         generator = method.generator(objective.to(device).requires_grad_(False).eval())
     except (ConfigurationError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         reason = error.what if isinstance(error, ConfigurationError) else (str(error) or type(error).__name__).splitlines()[0]

@@ -24,7 +24,7 @@ from hamflow.sampling.budget import ADAPTIVE, steps_for
 from hamflow.sampling.grids import time_grid
 from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
-from hamflow.sampling.solvers import count_evaluations, solve
+from hamflow.sampling.solvers import TELEPORTED, check_flow, count_evaluations, solve
 from hamflow.sampling.teleportation import Teleport
 from hamflow.training.augmentation import Transforms
 from hamflow.training.fit import Batch, Objective, Rows, Turn
@@ -85,7 +85,6 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         return VelocityObjective(field, self.times, metric, Changes(self.augmentation, self.mirror, self.label_dropping))
 
     def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
-        averaged.field.flow.check_measured()
         return FlowGenerator(averaged.field, bool(self.label_dropping))
 
 
@@ -153,6 +152,9 @@ class VelocityObjective(Objective):
         super().__init__()
         self.field, self.times, self.metric, self.changes = field, dict(times), metric, changes
 
+    def check(self) -> None:
+        self.field.flow.check_measured()
+
     def begin(self, rows: Rows) -> None:
         self.field.flow.measure(rows)
         if self.metric is not None:
@@ -187,7 +189,7 @@ class FlowGenerator:
         self.unlabelled = unlabelled
         self.sampling = Sampling()
         self.solver: LearnedSolver | None = None  # of sampler `bns`
-        self.teleport: Teleport | None = None  # a start below the horizon, of every sampler but `bns`
+        self.teleport: Teleport | None = None  # the start of the samplers called teleported_...
         self.metadata: dict[str, Any] = {}
 
     def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
@@ -242,7 +244,7 @@ class FlowGenerator:
         self._check_guidance(sampler)
         steps: int | str
         integrate: Callable[..., Tensor]
-        teleport = self.teleport if sampler != LEARNED else None
+        teleport = self._teleport(sampler)
         if sampler == LEARNED:
             steps = nfe
             integrate = LearnedSolver.fitting(self.solver, self.flow, nfe).__call__
@@ -251,7 +253,7 @@ class FlowGenerator:
             start = teleport.time(self.flow) if teleport else None
             count = steps if isinstance(steps, int) else 2
             times = time_grid(self.flow, count, how.grid, how.rho, how.sigma_min, how.sigma_max, start)
-            integrate = partial(solve, sampler, times=times, flow=self.flow)
+            integrate = partial(solve, sampler.removeprefix(TELEPORTED), times=times, flow=self.flow)
         parts, spent = [torch.zeros(0, *self.shape, dtype=torch.float64)], 0
         for start in range(0, len(seeds), how.batch):
             part = slice(start, start + how.batch)
@@ -278,6 +280,17 @@ class FlowGenerator:
             )
         if sampler == LEARNED:
             raise ConfigurationError(f"{what}the solver of '{LEARNED}' was learned without", fix="another sampler")
+
+    def _teleport(self, sampler: str) -> Teleport | None:
+        if not sampler.startswith(TELEPORTED):
+            return None
+        check_flow(sampler, self.flow)
+        if self.teleport is None:
+            raise ConfigurationError(
+                f"sampler '{sampler}' needs the mean and covariance of the data, and this generator has none",
+                fix="`generator.teleport = Teleport.of(data, sigma)`, or `sampling.teleport` in the parameters",
+            )
+        return self.teleport
 
     @torch.inference_mode()
     def _sample(

@@ -20,7 +20,11 @@ from hamflow.pipeline.paths import BOUND, BOUND_SETTING, DATA, HSD, MADE, Preset
 from hamflow.pipeline.sources import Sources, names_in
 
 Inputs = Mapping[str, Path | list[Path]]
-WITHOUT = {"train": ("sampling",)}  # which a trained model needs, and a training does not
+
+
+def unused(rule: str, spec: Any) -> tuple[str, ...]:
+    """Packages that a job imports and does not use: a training draws no samples, but from the parents that it starts from."""
+    return ("sampling",) if rule == "train" and not spec.get("parents") else ()
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +84,7 @@ class Job:
     @cached_property
     def code(self) -> dict[str, str]:
         """What the modules behind the job say to Python."""
-        return self.sources.code(*self.modules, used=self.used, without=WITHOUT.get(self.rule, ()))
+        return self.sources.code(*self.modules, used=self.used, without=unused(self.rule, self.spec))
 
     @cached_property
     def gone(self) -> bool:

@@ -46,6 +46,11 @@ def circumstances_of(record: Path) -> Path:
     return record.with_suffix(f".{CIRCUMSTANCES}")
 
 
+def is_circumstance(name: str) -> bool:
+    """Whether a file of this name differs between two runs of equal work: run.json, hsd.run.json, cost.run.md."""
+    return name == CIRCUMSTANCES or ".run." in name
+
+
 def made_of(output: Path) -> Path:
     """Where the stamp of a job stands whose outputs do not fill a folder, by the first of them."""
     return output.with_suffix(f".{MADE}")

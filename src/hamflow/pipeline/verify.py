@@ -16,7 +16,7 @@ from hamflow import config
 from hamflow.errors import DataError, UserError
 from hamflow.files import read_json, write_text
 from hamflow.pipeline import records
-from hamflow.pipeline.paths import CHECKPOINT, CIRCUMSTANCES, Preset, Run
+from hamflow.pipeline.paths import CHECKPOINT, Preset, Run, is_circumstance
 
 TREE = ("Snakefile", "profiles", "workflow", "src")  # what a run needs beside its parameters
 RECORDS = ("metrics", "studies", "tournaments")  # folders of measured results
@@ -205,7 +205,7 @@ def _artefacts(preset: Preset, runs: Sequence[str]) -> Iterable[str]:
         found = [path for folder in folders for path in folder.rglob("*")]
         found += preset.checkpoints.rglob(CHECKPOINT)
     for path in found:
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(CIRCUMSTANCES):
+        if path.is_file() and not path.name.startswith(".") and not is_circumstance(path.name):
             yield path.relative_to(preset.root).as_posix()
 
 

@@ -1,12 +1,11 @@
 """Learned solvers: the times and coefficients of a few evaluations, fitted to precise solutions of one field."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hamflow.draws import generator
 from hamflow.errors import CheckpointError, ConfigurationError, DivergenceError
@@ -41,7 +40,7 @@ class LearnedSolver(NamedTuple):
 
     def __call__(self, velocity: Field, x: Tensor) -> Tensor:
         """The state at t = 0, float64, from x at the horizon, [N, *dims]."""
-        return _run(velocity, x.double(), self.times.to(x.device), self.weights.to(x.device))
+        return run(velocity, x.double(), self.times.to(x.device), self.weights.to(x.device))
 
     def save(self, path: str | Path) -> None:
         """Write it, as a checkpoint is written: complete or not at all, with a checksum."""
@@ -82,6 +81,50 @@ class LearnedSolver(NamedTuple):
         return solver
 
 
+class SolverWeights(nn.Module):
+    """What is learned of a solver: the logarithms of the lengths of its steps, and its coefficients, as changes from a start.
+
+    The start is Adams-Bashforth of order 3 on the grid of `begin`. The times are a softmax of log lengths, so that they fall
+    from the horizon to 0. A coefficient is counted in lengths of the first grid's step that its evaluation begins, and moves
+    `PACE` times as fast as a log length: both are then learned at one rate, whatever the unit of time.
+
+    Args:
+        nfe: evaluations, >= 1. times_only: the coefficients stay Adams-Bashforth's of the times (as LD3, arXiv:2410.10356).
+    """
+
+    PACE = 6.0  # 6 and 20 end at one error on exact velocities, 1 stops at 1.3 times it with 5 evaluations
+
+    start: Tensor
+
+    def __init__(self, nfe: int, times_only: bool = False):
+        super().__init__()
+        if nfe < 1:
+            raise ConfigurationError(f"a learned solver needs at least 1 evaluation, got {nfe}")
+        self.register_buffer("start", torch.linspace(1, 0, nfe + 1, dtype=torch.float64))
+        self.lengths = nn.Parameter(torch.zeros(nfe, dtype=torch.float64))
+        self.coefficients = None if times_only else nn.Parameter(torch.zeros(nfe, nfe, dtype=torch.float64))
+
+    def begin(self, times: Tensor) -> None:
+        """Take a decreasing grid, [nfe + 1], for the start."""
+        self.start.copy_(times)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """(times [n + 1], weights b [n, n]), differentiable; see `LearnedSolver`."""
+        steps = self.start.diff()  # negative
+        after = ((steps / steps.sum()).log() + self.lengths).softmax(0).cumsum(0)[:-1]
+        times = torch.cat([self.start[:1], self.start[0] * (1 - after), self.start[-1:]])
+        if self.coefficients is None:
+            return times, _adams(times)
+        return times, (_adams(self.start) + self.PACE * steps * self.coefficients).tril()
+
+    def solver(self, flow: HamiltonianFlow) -> LearnedSolver:
+        """The solver of these numbers, of a field of that flow. Raises DivergenceError: they are not finite."""
+        times, weights = (part.detach().cpu().clone() for part in self())
+        if not bool(times.isfinite().all() and weights.isfinite().all()):
+            raise DivergenceError("the learned solver is not finite", fix="a smaller learning rate")
+        return LearnedSolver(times, weights, _facts(flow))
+
+
 def learn(
     velocity: Field,
     flow: HamiltonianFlow,
@@ -89,65 +132,42 @@ def learn(
     nfe: int,
     *,
     times_only: bool = False,
-    steps: int = 800,
+    steps: int = 1600,
     batch: int = 32,
     learning_rate: float = 5e-3,
     precise: int = 50,
-    grids: list[Tensor] | None = None,
     seed: int = 0,
 ) -> LearnedSolver:
-    """Fit times and coefficients to precise solutions; the start is Adams-Bashforth of order 3 on the best given grid.
+    """Fit times and coefficients to precise solutions, from Adams-Bashforth of order 3 on `angle_grid`.
 
     The loss is the mean over samples of the root mean square error. Its square is ruled by the rare samples at a decision
     boundary, its logarithm forgets them.
 
     Args:
         velocity: V(x, t), differentiable in both; its own weights do not move.
-        starts: x_T, [N, *dims], for example 512. nfe: evaluations, >= 1.
-        times_only: learn the times alone; the coefficients stay Adams-Bashforth's of the grid (as LD3, arXiv:2410.10356).
+        starts: x_T, [N, *dims], for example 512. nfe: evaluations, >= 1. times_only: see `SolverWeights`.
         steps, batch, learning_rate: of Adam, with a cosine to zero. precise: steps of rk4 of the solutions.
-        grids: decreasing times to begin from, each [nfe + 1]; None: `hand_made_grids`.
         seed: of the order of the pairs.
     Raises:
         ConfigurationError: nfe < 1. DivergenceError: the field is not finite on the way.
     Source: Shaul et al. 2024 (arXiv:2403.01329); the loss and the start are measured choices (docs/theory.md 6.5).
     """
-    starts = starts.detach().double()
+    starts, learned = starts.detach().double(), SolverWeights(nfe, times_only).to(starts.device)
     ends = precise_ends(velocity, flow, starts, precise)
-    with torch.no_grad():
-        candidates = hand_made_grids(flow, nfe) if grids is None else grids
-        few = slice(0, PAIRS_AT_A_TIME)
-        errors = [
-            float(_error(_run(velocity, starts[few], times, _adams(times)), ends[few]).nan_to_num(math.inf))
-            for times in candidates
-        ]
-    start = candidates[errors.index(min(errors))].to(starts)
-    lengths = start.diff()  # negative
-    logits = (lengths / lengths.sum()).log().clone().requires_grad_()
-    free = (_adams(start) / lengths).requires_grad_(not times_only)  # in units of the steps: numbers of order 1
-    moving = [logits] if times_only else [logits, free]
+    learned.begin(angle_grid(flow, nfe, float(ends.std())))
+    moving = list(learned.parameters())
     adam = torch.optim.Adam(moving, lr=learning_rate)
     ramp = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     rng = generator(seed, "solver")
-
-    def numbers() -> tuple[Tensor, Tensor]:
-        after = logits.softmax(0).cumsum(0)[:-1]
-        times = flow.horizon * torch.cat([torch.ones_like(after[:1]), 1 - after, torch.zeros_like(after[:1])])
-        times = times if len(after) else start
-        return times, _adams(times) if times_only else (free * lengths).tril()
-
     for _ in range(steps):
         rows = torch.from_numpy(rng.choice(len(starts), min(batch, len(starts)), replace=False)).to(starts.device)
-        loss = _error(_run(velocity, starts[rows], *numbers()), ends[rows])
+        loss = distances(run(velocity, starts[rows], *learned()), ends[rows]).mean()
         adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(moving, 1.0)
         adam.step()
         ramp.step()
-    times, weights = (part.detach().cpu().clone() for part in numbers())
-    if not bool(times.isfinite().all() and weights.isfinite().all()):
-        raise DivergenceError("the learned solver is not finite", fix="a smaller `learning_rate`")
-    return LearnedSolver(times, weights, _facts(flow))
+    return learned.solver(flow)
 
 
 def precise_ends(velocity: Field, flow: HamiltonianFlow, starts: Tensor, steps: int = 50) -> Tensor:
@@ -163,6 +183,21 @@ def precise_ends(velocity: Field, flow: HamiltonianFlow, starts: Tensor, steps: 
     return ends
 
 
+def angle_grid(flow: HamiltonianFlow, steps: int, scale: float) -> Tensor:
+    """Decreasing times, [steps + 1], evenly spaced in the angle arctan(sigma / scale), from the horizon to 0.
+
+    Args:
+        scale: noise level at which data and noise are alike, data units: the spread of the data.
+
+    For the oscillation with alpha = 1 / scale this is `uniform`; each flow has the same noise levels.
+    """
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    largest = (flow.sigma(torch.tensor(flow.horizon, dtype=torch.float64)).abs() / scale).atan()
+    times[1:-1] = flow.time(scale * (times[1:-1] * largest).tan())
+    times[0] = flow.horizon
+    return times
+
+
 def hand_made_grids(flow: HamiltonianFlow, steps: int) -> list[Tensor]:
     """Grids to choose from: uniform, power, and EDM's with several curvatures and smallest noise levels."""
     shapes = [(rho, low) for rho in (1.5, 3.0, 7.0) for low in (0.002, 0.02, 0.1)]
@@ -170,13 +205,19 @@ def hand_made_grids(flow: HamiltonianFlow, steps: int) -> list[Tensor]:
     return [time_grid(flow, steps, "uniform"), time_grid(flow, steps, "power"), *edm]
 
 
-def _run(velocity: Field, x: Tensor, times: Tensor, weights: Tensor) -> Tensor:
+def run(velocity: Field, x: Tensor, times: Tensor, weights: Tensor) -> Tensor:
+    """The state at times[-1] from x, [N, *dims], by the coefficients of a `LearnedSolver`; differentiable in all."""
     slopes: list[Tensor] = []
     state = x
     for i in range(len(weights)):
         slopes.append(velocity(state, times[i]).to(x.dtype))
         state = x + torch.stack(slopes, -1) @ weights[i, : i + 1]
     return state
+
+
+def distances(found: Tensor, wanted: Tensor) -> Tensor:
+    """The root mean square error of each sample, [N]; its gradient is finite at zero."""
+    return ((found - wanted).square().flatten(1).mean(1) + 1e-24).sqrt()
 
 
 def _adams(times: Tensor, order: int = 3) -> Tensor:
@@ -201,11 +242,6 @@ def _adams_row(times: Tensor) -> Tensor:
 
 def _unit(i: int, like: Tensor) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device)[:, i : i + 1]
-
-
-def _error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over samples of the root mean square error."""
-    return ((found - wanted).square().flatten(1).mean(1) + 1e-24).sqrt().mean()
 
 
 def _facts(flow: HamiltonianFlow) -> dict[str, Any]:

@@ -51,11 +51,16 @@ def register(
     return enter
 
 
-def get(name: str) -> Solver:
-    """The sampler of that name. Raises ConfigurationError, naming the nearest."""
-    if name not in SOLVERS:
-        raise ConfigurationError(f"unknown sampler '{name}'", fix=nearest(name, SOLVERS))
-    return SOLVERS[name]
+TELEPORTED = "teleported_"  # before the name of any sampler: it starts lower, see `hamflow.sampling.teleportation`
+
+
+def get(name: str, where: str = "") -> Solver:
+    """The sampler of that name. Raises ConfigurationError, naming the nearest; where: the key at which the name stands."""
+    found = SOLVERS.get(name.removeprefix(TELEPORTED))
+    if found is None:
+        at = f"`{where}`: " if where else ""
+        raise ConfigurationError(f"{at}unknown sampler '{name}'", fix=nearest(name.removeprefix(TELEPORTED), SOLVERS))
+    return found
 
 
 MULTISTEP_ORDER = 3
@@ -63,7 +68,14 @@ DOPRI5_TOLERANCE = 1e-5  # relative and absolute, data units
 
 
 def check_flow(name: str, flow: HamiltonianFlow | type[HamiltonianFlow] | None) -> None:
-    """Raise ConfigurationError for a sampler that needs a linear flow, and another one or none."""
+    """Raise ConfigurationError for a sampler that needs a linear flow, or one with normal noise, and another one or none."""
+    if name.startswith(TELEPORTED) and not hasattr(flow, "score_from_velocity"):
+        raise ConfigurationError(
+            f"sampler '{name}' starts as if the data were normal, but "
+            + (f"flow '{flow.name}' has no normal noise" if flow is not None else "no flow is given"),
+            why="a normal law does not stay normal in it",
+            fix=f"sampler '{name.removeprefix(TELEPORTED)}', or `samplers` of its own for this method",
+        )
     linear = hasattr(flow, "denoiser_from_velocity")
     if get(name).knows_flow and not linear:
         given = f"flow '{flow.name}' has none" if flow is not None else "no flow is given"

@@ -70,6 +70,9 @@ class Objective(nn.Module):
     def begin(self, rows: "Rows") -> None:
         """Before the first step: take from the data what the objective needs of them as a whole; may fill buffers."""
 
+    def check(self) -> None:
+        """Raise ConfigurationError for buffers, read from a file, that cannot be."""
+
     def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         """Scalars to report, after an update on rows of which `batch` is the last part; may move buffers."""
         return {}

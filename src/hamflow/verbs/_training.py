@@ -11,7 +11,7 @@ from hamflow import data, runtime
 from hamflow.errors import ConfigurationError, DivergenceError
 from hamflow.files import fingerprint, save_tensors, sha256_of, write_json, write_text
 from hamflow.methods.base import METHODS, Facts, Generator, check_belongs, load
-from hamflow.pipeline.jobs import WITHOUT
+from hamflow.pipeline.jobs import unused
 from hamflow.pipeline.paths import CIRCUMSTANCES, snapshot_of
 from hamflow.pipeline.provenance import circumstances, versions
 from hamflow.pipeline.sources import names_in, of_this_package
@@ -94,7 +94,7 @@ def dismiss() -> None:
 def code_of(spec: dict[str, Any], source: str) -> str:
     """A digest of the code behind a training: a state, or a checkpoint that was kept, of other code is of another training."""
     used = frozenset(names_in([spec, source]))
-    return fingerprint(of_this_package().code("verbs.train", used=used, without=WITHOUT["train"]))
+    return fingerprint(of_this_package().code("verbs.train", used=used, without=unused("train", spec)))
 
 
 def _parents(spec: dict[str, Any], dataset: Any, checkpoints: Mapping[str, Path], device: torch.device) -> dict[str, Generator]:
@@ -144,7 +144,9 @@ class _Job:
         self.folder = StateFolder(output, self.metadata)
         self.device, self.peak = device, utilisation.peak(device)
         self.operations = utilisation.operations(objective, dataset, self.plan) if self.peak else 0.0
-        self.began, self.seconds_before = time.perf_counter(), self.folder.load(self.state).get("seconds", 0.0)
+        before = self.folder.load(self.state)
+        self.began, self.seconds_before = time.perf_counter(), before.get("seconds", 0.0)
+        self.began_cpu, self.cpu_before = time.process_time(), before.get("cpu_seconds", 0.0)
 
     def records(self, termination: Termination) -> Iterator[dict[str, Any]]:
         """Train to the end, or to a termination; yields each report, saves the state as often as the plan says."""
@@ -205,7 +207,7 @@ class _Job:
     def save_state(self) -> None:
         """Write what a later start needs to go on from here to the same bits, on any number of processes."""
         if self.leads:
-            self.folder.save(self.state, seconds=self.seconds)
+            self.folder.save(self.state, seconds=self.seconds, cpu_seconds=self.cpu_seconds)
 
     def save_snapshot(self) -> None:
         """Write the averages of which `hamflow average` makes those of other lengths."""
@@ -222,7 +224,7 @@ class _Job:
         """Copy the log, write the checkpoint, drop the state: in this order, so that a kill between them loses nothing."""
         log, run, path = self.published
         write_text(log, self.folder.log.read_text(encoding="utf-8"))
-        write_json(run, circumstances(wall_seconds=self.seconds))
+        write_json(run, circumstances(wall_seconds=self.seconds, cpu_seconds=self.cpu_seconds))
         curve = [{key: value for key, value in record.items() if key not in MEASURED} for record in self.state.history]
         save_tensors(path, self.state.averaged.state_dict(), self.metadata | {"history": curve})
         if keep:
@@ -235,3 +237,8 @@ class _Job:
     def seconds(self) -> float:
         """Wall time of the training so far, without what was lost to kills."""
         return self.seconds_before + time.perf_counter() - self.began
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this process in the training so far, all threads together, without what was lost to kills."""
+        return self.cpu_before + time.process_time() - self.began_cpu

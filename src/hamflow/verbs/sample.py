@@ -86,12 +86,15 @@ def sample(
     from hamflow.methods.base import Sampling, check_belongs, classes_of, load
     from hamflow.pipeline.paths import CIRCUMSTANCES, setting_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
+    from hamflow.sampling.teleportation import Teleport
 
     chosen = runtime.configure(device)
     generator, dataset = load(checkpoint, chosen), data.load(data_folder)
     check_belongs(spec, checkpoint, generator, dataset)
     how = {key: spec[key] for key in ("grid", "rho", "sigma_min", "sigma_max", "batch")}
     generator.sampling = Sampling(**how, guidance=spec.get("guidance", 1.0))
+    if spec.get("teleport") and hasattr(generator, "teleport"):  # it solves a field
+        generator.teleport = Teleport.of(dataset.batch(np.arange(dataset.count))[0], spec["teleport"])  # type: ignore[attr-defined]
     first = seed * SEEDS_PER_RUN
     known = origin(
         seed=seed,

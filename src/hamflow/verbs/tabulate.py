@@ -29,15 +29,19 @@ def run(options: argparse.Namespace) -> None:
         with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
             figure.tabulate({"preset": preset.name}, name, (options.output or preset.table("")) / f"{table}.csv")
         return
+    from hamflow.report import cost
     from hamflow.report.tables import tabulate
 
     preset = arguments.preset_of(options)
-    files = targets.metrics(arguments.parameters(options, preset))
+    parameters = arguments.parameters(options, preset)
+    files = targets.metrics(parameters)
     folders = options.metrics or sorted({path.parent for path in files})
     settings = options.setting or sorted({path.stem for path in files})
     output = options.output or preset.table("")
     with arguments.making(options, preset, lambda jobs, _: jobs.tabulate()):
         frame = tabulate(folders, output, settings)
+        parents = {method: targets.parents(parameters, method) for method in parameters["methods"]}
+        cost.tabulate(frame, folders, output, parents, parameters.get("note", ""))
     print(f"{output / 'table1.csv'}: {len(frame)} lines, preset {frame['preset'].iloc[0]}")
 
 

@@ -95,7 +95,10 @@ def _panel(axes: Any, frame: "pd.DataFrame", looks: style.Looks) -> None:
 
 
 def _curve(axes: Any, lines: "pd.DataFrame", sampler: str, look: style.Look) -> None:
-    """One method with one sampler."""
+    """One method with one sampler; of several seeds, a band of their standard deviation too."""
+    if lines["seeds"].max() > 1:
+        low, high = lines["mean"] - lines["std"], lines["mean"] + lines["std"]
+        axes.fill_between(lines["nfe"], low.clip(lower=lines["mean"] / 10), high, color=look.colour, alpha=0.12, linewidth=0)
     axes.errorbar(
         lines["nfe"],
         lines["mean"],

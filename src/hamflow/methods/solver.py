@@ -1,0 +1,154 @@
+"""Learned solvers as a kind of method: few evaluations of a field that another method has trained."""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from hamflow.draws import SampleDraws, key
+from hamflow.errors import ConfigurationError
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling
+from hamflow.methods.velocity import FlowGenerator, VelocityField
+from hamflow.registry import Count, Options
+from hamflow.sampling.learned import LEARNED, PAIRS_AT_A_TIME, SolverWeights, angle_grid, distances, precise_ends, run
+from hamflow.sampling.teleportation import Teleport
+from hamflow.training.fit import Batch, Objective, Rows, Turn
+
+ROLE = "velocity"  # of the parent
+LARGEST = 2**53  # of the seeds of noise; those of samples are below 1e15
+
+
+@METHODS.register("solver")
+class SolverLearning(Options, kw_only=True, frozen=True):
+    """A bespoke non-stationary solver of the parent's field (BNS, arXiv:2403.01329); docs/theory.md 6.5.
+
+    A step of the training takes `training.batch` of the pairs, whatever the data: 12.8 kimg in batches of 32 are 400 steps.
+
+    Attributes:
+        nfe: evaluations of the field. pairs: of noise and its precise solution, from which is learned.
+        precise: steps of rk4 of these solutions, four evaluations each.
+        times_only: the coefficients stay Adams-Bashforth's of the times (as LD3, arXiv:2410.10356).
+    """
+
+    samplers: ClassVar = (LEARNED,)
+    parents: ClassVar = {ROLE: "velocity"}
+
+    nfe: Annotated[int, Meta(ge=1, le=64)] = 8
+    pairs: Count = 512
+    precise: Count = 50
+    times_only: bool = False
+
+    def check_samplers(self, samplers: dict[str, list[int | str]]) -> None:
+        """Raise ConfigurationError for numbers of evaluations that the solver does not spend."""
+        if samplers.get(LEARNED, []) != [self.nfe]:
+            raise ConfigurationError(
+                f"a method of kind 'solver' with `nfe: {self.nfe}` is sampled by it, but has `samplers: {samplers}`",
+                why="the times and coefficients of a learned solver are those of one number of evaluations",
+                fix=f"`samplers: {{{LEARNED}: [{self.nfe}]}}`, beside others if you like",
+            )
+
+    def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "SolverObjective":
+        parent = parents.get(ROLE)
+        if not isinstance(parent, FlowGenerator):
+            raise ConfigurationError(
+                "a learned solver is one of a velocity field, and no parent of this method has one",
+                fix=f"`parents: {{{ROLE}: METHOD}}` with a method of kind 'velocity'",
+            )
+        if (parent.shape, parent.classes) != (data.shape, data.classes):
+            raise ConfigurationError(
+                f"the parent's samples have shape {list(parent.shape)} and {parent.classes} classes, those of '{data.name}' "
+                f"{list(data.shape)} and {data.classes}",
+                fix="a parent that was trained on the same data set",
+            )
+        return SolverObjective(self, parent.module, data.sigma_data, seed)
+
+    def generator(self, averaged: "SolverObjective") -> "SolverGenerator":
+        return SolverGenerator(averaged)
+
+
+class SolverObjective(Objective):
+    """The distance between the solver's end and a precise one, of pairs that are drawn from the seed; the field stays as it is.
+
+    Args:
+        method: its options. field: the parent's. scale: spread of the data, data units.
+    """
+
+    turns = (Turn("solver", "solver"),)
+    advice = "lower training.learning_rate, or look at the parent's training curve"
+
+    def __init__(self, method: SolverLearning, field: VelocityField, scale: float, seed: int):
+        super().__init__()
+        self.method, self.scale, self.seed = method, scale, seed
+        self.field = field.requires_grad_(False).eval()
+        self.solver = SolverWeights(method.nfe, method.times_only)
+        self._pairs: tuple[Tensor, Tensor, Tensor | None] | None = None  # made again after a break, to the same bits
+
+    def train(self, mode: bool = True) -> "SolverObjective":
+        super().train(mode)
+        self.field.eval()  # the dropout of a field that only is solved
+        return self
+
+    def check(self) -> None:
+        self.field.flow.check_measured()
+
+    def begin(self, rows: Rows) -> None:
+        self.solver.begin(angle_grid(self.field.flow, self.method.nfe, self.scale))
+
+    def losses(self, turn: str, batch: Batch) -> Tensor:
+        starts, ends, labels = self.pairs
+        picked = (batch.draw.uniform("pair") * len(starts)).long().to(starts.device)
+        found = run(self._velocity(None if labels is None else labels[picked]), starts[picked], *self.solver())
+        return distances(found, ends[picked])
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x_T and x_0, float64 [pairs, *shape], and the labels of a conditional field, each class equally often."""
+        if self._pairs is None:
+            device, field = next(self.field.parameters()).device, self.field
+            first = key(self.seed, "solver", "pairs") % LARGEST
+            noise = field.flow.noise(SampleDraws(range(first, first + self.method.pairs)), field.shape)
+            starts = field.flow.terminal(noise.to(device))
+            labels = torch.arange(len(starts), device=device) % field.classes if field.classes else None
+            parts = [slice(i, i + PAIRS_AT_A_TIME) for i in range(0, len(starts), PAIRS_AT_A_TIME)]
+            fields = [self._velocity(None if labels is None else labels[part]) for part in parts]
+            solved = [precise_ends(v, field.flow, starts[p], self.method.precise) for v, p in zip(fields, parts, strict=True)]
+            self._pairs = starts, torch.cat(solved), labels
+        return self._pairs
+
+    def _velocity(self, labels: Tensor | None) -> Any:
+        return self.field.flow.unfold(lambda x, t: self.field(x, t, labels))
+
+
+class SolverGenerator:
+    """Samples of the parent's field by the learned solver, or by any other. The score is the parent's, and not offered again.
+
+    Args:
+        trained: the objective or its average.
+    """
+
+    def __init__(self, trained: SolverObjective):
+        self.module, self.fields = trained, FlowGenerator(trained.field)
+        self.fields.solver = trained.solver.solver(trained.field.flow)
+        self.shape, self.classes = self.fields.shape, self.fields.classes
+        self.metadata: dict[str, Any] = {}
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.fields.sampling
+
+    @sampling.setter
+    def sampling(self, how: Sampling) -> None:
+        self.fields.sampling = how
+
+    @property
+    def teleport(self) -> Teleport | None:
+        return self.fields.teleport
+
+    @teleport.setter
+    def teleport(self, start: Teleport | None) -> None:
+        self.fields.teleport = start
+
+    def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
+        """Samples, float64 [n, *shape], and the NFE that each cost. Raises ConfigurationError: `bns` with another NFE."""
+        return self.fields.sample(seeds, sampler, nfe, label)
