@@ -1,4 +1,4 @@
-"""Coloured velocities without training: the error of few evaluations on the exact velocity of mixtures fitted to digits, against
+"""Coloured velocities without training: errors of few evaluations on the exact velocity of mixtures fitted to digits, against
 the share g of the data's covariance that the noise has; and a search for the best spectrum of the noise and the best grid.
 
 The velocities are exact, so that only the path and the solver err [theory 4.7]. The search is Nelder and Mead's; its result is
