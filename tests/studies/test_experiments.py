@@ -49,6 +49,15 @@ TINY = {
         "forms": {"scaled": {"critic_steps": 3}},
         "costs": {"hsm@form=scaled": 5, "dsm": 1, "ism": 2, "ism@hutchinson": 1.5, "ssm": 1.5},
     },
+    "colour": {
+        "components": 4,
+        "fits": 2,
+        "powers": [0.0, 0.75],
+        "nfe": [5],
+        "starts": 24,
+        "precise": 12,
+        "search": {"bands": 2, "nfe": 5, "trials": 8, "starts": 8},
+    },
     "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
     "reflection": {"points": 100},
     "symmetry": {
@@ -182,6 +191,17 @@ def test_the_learned_density_of_the_modes_integrates_to_one(results):
     assert content["gap"] > 0
     assert len(content["distance_of_modes"]) == 4
     assert len(content["clouds"]) == 3  # the base law and two Hamiltonians
+
+
+def test_colour_shortens_the_way_and_the_search_never_gets_worse(results):
+    result = read_json(results / "colour.json")
+    white, coloured = (np.mean(curve["transport"]) for curve in result["curves"])
+    assert coloured < white
+    found = result["search"]
+    assert len(found["loss"]) >= 8
+    assert (np.diff(found["loss"]) <= 0).all()
+    assert np.mean(found["factors"]) == pytest.approx(1, abs=1e-5)
+    assert (np.diff(found["times"]) < 0).all()
 
 
 def test_local_minima_are_found_on_the_grid():
