@@ -134,7 +134,7 @@ class Encoded:
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """(z [n, *latent_shape], labels) of some rows, z drawn by noise that is a function of the first of them."""
         mean, log_variance = self.law(indices)
-        noise = BatchDraws(0, "encoded", int(indices[0]), batch=len(indices)).normal("latent", self.vae.latent_shape)
+        noise = BatchDraws(0, "latent", "encoded", int(indices[0]), batch=len(indices)).normal("latent", self.vae.latent_shape)
         z = drawn(mean, log_variance, noise.to(mean))
         return (z - self.centre) / self.spread, self.rows.batch(indices)[1]
 
@@ -203,7 +203,7 @@ class LatentGenerator:
         rows = x.to(model.centre)
         with torch.no_grad():
             mean, log_variance = model.vae.encode(rows)
-            noise = BatchDraws(seed, "bound", batch=len(x)).normal("latent", model.vae.latent_shape)
+            noise = BatchDraws(seed, "latent", "bound", batch=len(x)).normal("latent", model.vae.latent_shape)
             z = drawn(mean, log_variance, noise.to(mean))
             rest = model.vae.likelihood(rows, model.vae.decode(z)) - negative_entropy(log_variance)
         inner = self.latent.log_density((z - model.centre) / model.spread, label, **options)

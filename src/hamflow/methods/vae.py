@@ -49,7 +49,7 @@ class VariationalAutoencoding(Options, kw_only=True, frozen=True):
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "EvidenceObjective":
         shape = autoencoder.latent_shape(data.shape, self.latent, self.multipliers)
         form = (self.channels, self.multipliers, self.blocks)
-        with draws.seeded("cpu", seed, "weights", "vae"):
+        with draws.seeded("cpu", seed, "vae", "weights"):
             encode = autoencoder.encoder(data.shape[0], 2 * self.latent, *form)
             decode = autoencoder.decoder(data.shape[0], self.latent, *form)
         law = Normal(self.scale) if self.likelihood == "normal" else DiscretisedLogistic(self.scale, self.levels)
@@ -178,7 +178,7 @@ class VAEGenerator:
             x: [N, *shape], data units. latents: a datum, 1: the evidence bound. seed: of their draw.
         Source: Burda, Grosse, Salakhutdinov 2016 (arXiv:1509.00519).
         """
-        like, rng = next(self.module.parameters()), draws.generator(seed, "bound", latents)
+        like, rng = next(self.module.parameters()), draws.generator(seed, "vae", "bound", latents)
         rows = x.to(like)
         mean, log_variance = self.module.encode(rows)
         weights = []
