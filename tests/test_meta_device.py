@@ -34,8 +34,15 @@ OTHER_KINDS = [
     ("hsm", {}),
     ("hsm", {"antithetic": False, "time_law": "log_uniform", "weight": "constant", "form": "residual"}),
     *(("score_matching", {"loss": loss}) for loss in ("denoising", "implicit", "hutchinson", "sliced")),
+    ("gan", {"latent": 8, "width": 8, "penalty_every": 1}),
     *(("equivariant", {"constraint": constraint, "encoder": "radial"}) for constraint in ("none", "soft", "hard")),
 ]
+VAE = {"channels": 4, "latent": 2, "multipliers": [1]}
+OF_IMAGES = {  # with their parent of kind `vae`, where they have one
+    "vae": VAE,
+    "latent": {"flow": {"name": "oscillation"}, "parameterisation": "velocity", "times": {"law": "uniform"}},
+    "lsgm": {},
+}
 BUILT = sorted({entry["flow"]["name"] for entry in PARAMETERS.values() if entry["kind"] == "velocity"})
 
 
@@ -50,8 +57,8 @@ def rows_of(facts):
     return Samples(x, torch.arange(32) % facts.classes if facts.classes else None)
 
 
-def train(kind, options, facts, steps=2):
-    objective = METHODS.build(kind, **options).objective(facts, {}, 0).to("meta")
+def train(kind, options, facts, steps=2, parents=None):
+    objective = METHODS.build(kind, **options).objective(facts, parents or {}, 0).to("meta")
     state = State(objective, PLAN)
     state.step = 1  # before the first, objectives may look at their data
     for _ in zip(range(steps), fit(objective, rows_of(facts), PLAN, 0, state), strict=False):
@@ -78,7 +85,8 @@ def draw(generator, sampler, steps, each=1, label=None):
 
 def test_everything_that_is_registered_is_tried():
     assert set(SMALLEST) == set(networks.names())
-    assert {"velocity", *(kind for kind, _ in OTHER_KINDS)} == set(METHODS.names())
+    pairs_first = "solver"  # solves its pairs before its first step, where it may look at them
+    assert {"velocity", *(kind for kind, _ in OTHER_KINDS), *OF_IMAGES, pairs_first} == set(METHODS.names())
     assert set(BUILT) == set(FLOWS.names()) - {"oscillation_student", "vp"}  # of the same classes as pfgm and oscillation
 
 
@@ -100,6 +108,14 @@ def test_a_step_with_changes_of_images_and_labels(kind):
 @pytest.mark.parametrize(("kind", "options"), OTHER_KINDS)
 def test_a_step_of_every_other_kind_of_method(kind, options):
     train(kind, options, facts_of("mlp"))
+
+
+@pytest.mark.parametrize("kind", OF_IMAGES)
+def test_a_step_of_every_kind_of_images(kind):
+    facts = facts_of("unet")
+    method = METHODS.build("vae", **VAE)
+    parent = method.generator(method.objective(facts, {}, 0).requires_grad_(False).eval())
+    train(kind, OF_IMAGES[kind], facts, parents={} if kind == "vae" else {"vae": parent})
 
 
 @pytest.mark.parametrize("sampler", [name for name in names() if SOLVERS[name].slope])

@@ -379,15 +379,3 @@ def test_nothing_is_marked_where_a_method_was_not_resampled(tmp_path, make_resul
         write_result(tmp_path / "metrics", content)
     tabulate(tmp_path / "metrics", tmp_path / "out")
     assert "paired bootstrap" not in (tmp_path / "out" / "table1.md").read_text()
-
-
-def test_of_three_samplers_the_best_at_each_nfe_stands_in_a_table_of_its_own(tmp_path, make_result, write_result):
-    values = {("heun", 9): 3.0, ("multistep", 9): 2.0, ("unipc", 9): 1.0, ("heun", 35): 0.5, ("unipc", 34): 0.7}
-    for (sampler, nfe), value in values.items():
-        write_result(tmp_path / "m", make_result(sampler=sampler, nfe=nfe, value=value))
-        tabulate(tmp_path / "m", tmp_path)
-        two = "best sampler" not in (tmp_path / "table1.md").read_text()
-        assert two == (len(list((tmp_path / "m").rglob("*.json"))) < 3)
-    text = (tmp_path / "table1.md").read_text()
-    (line,) = [line for line in text[text.index("best sampler") :].splitlines() if line.startswith("| EDM")]
-    assert [cell.strip() for cell in line.strip("|").split("|")] == ["EDM", "1.00 unipc", "0.700 unipc", "0.500 heun"]

@@ -120,7 +120,7 @@ def test_a_tournament_sees_weights_of_digits_that_are_spoilt_by_two_per_cent(par
 
 
 def test_the_verb_compares_the_checkpoints_of_a_preset(parameters, folder, tmp_path, monkeypatch, capsys):
-    """Reflection implies no denoiser and stays out."""
+    """Reflection and the GAN imply no denoiser and stay out."""
     monkeypatch.chdir(tmp_path)
     chosen = parameters | {"metrics": {"hsd": {"sigmas": [SIGMA], "samples": 500, "times": 2, "steps": 2}}}
     write_text(tmp_path / "results/smoke/params.yaml", config.dump(chosen))
@@ -133,7 +133,7 @@ def test_the_verb_compares_the_checkpoints_of_a_preset(parameters, folder, tmp_p
     assert cli.main(arguments) == 0
     found = read_json(tmp_path / "results/smoke/tournaments/gaussian_mixture.json")
     assert found["samples"] == "law"
-    assert found["tournaments"][0]["models"] == [m for m in chosen["run"]["methods"] if m != "reflection"]
+    assert found["tournaments"][0]["models"] == ["edm", "flow_matching", "oscillation"]
     assert found["tournaments"][0]["n"] == 500
     assert cli.main(["tournament", "smoke/gaussian_mixtur"]) == 2
     assert "gaussian_mixture" in capsys.readouterr().err

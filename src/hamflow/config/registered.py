@@ -13,13 +13,13 @@ from hamflow.errors import ConfigurationError, nearest
 from hamflow.flows.base import FLOWS
 from hamflow.methods.base import METHODS
 from hamflow.metrics import features, suite
-from hamflow.metrics.likelihood import LikelihoodSpec
 from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget
 from hamflow.sampling.solvers import TELEPORTED, check_flow, get
 from hamflow.score.estimators import ESTIMATORS
+from hamflow.score.likelihood import LikelihoodSpec
 from hamflow.score.model import ModelSpec
 
 Config = dict[str, Any]

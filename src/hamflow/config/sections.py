@@ -81,7 +81,7 @@ class Metrics(Options, kw_only=True, frozen=True):
     """Metrics of the model itself."""
 
     hsd: dict[str, Any]  # of `hamflow.score.model.ModelSpec`
-    likelihood: dict[str, Any] | None = None  # of `hamflow.metrics.likelihood.LikelihoodSpec`; None: not measured
+    likelihood: dict[str, Any] | None = None  # of `hamflow.score.likelihood.LikelihoodSpec`; None: not measured
     tournament: bool = False  # whether the models of each data set are compared with each other, at the noise levels of hsd
 
 

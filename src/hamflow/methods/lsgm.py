@@ -97,9 +97,7 @@ class MixedField(VelocityField):
         super().__init__(flow, scheme, network, shape, classes)
         self.logit = nn.Parameter(torch.full((shape[0], *[1] * (len(shape) - 1)), logit))
 
-    def forward(
-        self, x: Tensor, t: float | Tensor, label: Tensor | None = None, augmentation: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, t: float | Tensor, label: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
         normal = velocity_of_normal(self.flow, x, t)
         return normal + torch.sigmoid(self.logit).to(x) * (super().forward(x, t, label, augmentation) - normal)
 

@@ -43,8 +43,8 @@ def evaluate_checkpoint(settings: Mapping[str, Any], checkpoint: Path, data: Pat
     from hamflow import runtime
     from hamflow.files import fingerprint, sha256_of, write_json
     from hamflow.methods.base import check_belongs, load
-    from hamflow.metrics.likelihood import likelihood_of
     from hamflow.pipeline.provenance import circumstances, origin, read_circumstances
+    from hamflow.score.likelihood import likelihood_of
     from hamflow.score.model import metrics_of
 
     began = time.perf_counter()
