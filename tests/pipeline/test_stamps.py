@@ -182,6 +182,7 @@ def test_the_table_is_that_of_what_is_asked_for(tree, asked):
     assert table_of_other_parameters_and_code(tree) == asked != before
 
 
+@pytest.mark.slow
 def test_the_table_of_an_experiment_elsewhere_is_that_of_what_is_asked_for(pushed, asked, tmp_path):
     """DVC copies the folder, runs there and takes the results over."""
     clone = clone_of(pushed, tmp_path)

@@ -106,6 +106,7 @@ def test_a_tournament_ranks_models_as_the_exact_error_of_their_score(parameters,
     assert stats.spearmanr(errors, found.standings[0]).statistic >= 0.98, list(zip(errors, found.standings[0], strict=True))
 
 
+@pytest.mark.slow
 def test_a_tournament_sees_weights_of_digits_that_are_spoilt_by_two_per_cent(parameters, folder):
     """By more than three standard errors, in the duel and in the denoising loss; 5% was the first amount that features saw."""
     training = {"batch": 64, "microbatch": 64, "train_kimg": 12, "learning_rate": 4e-3, "warmup_kimg": 1}
