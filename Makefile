@@ -46,7 +46,6 @@ test-slurm: install  ## the tests on a real SLURM, which they install and start:
 
 bench: install  ## how long the workflow, a job, a training step and the metrics take; compared with their targets
 	python tools/bench
-	python tools/bench_metrics.py
 
 lint: install  ## style of Python and Snakemake, and types
 	ruff check .

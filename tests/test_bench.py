@@ -102,3 +102,19 @@ def test_the_parts_of_a_step_are_those_of_the_loop(module, tmp_path, monkeypatch
     parts = {"data", "draws", "forward", "backward", "optimiser", "clipping", "average", "logging"}
     assert found.keys() == parts | {"a whole step", "a step beyond forward, backward, optimiser"}
     assert min(found[part] for part in parts) > 0
+
+
+def test_the_distance_is_that_of_the_matrix_root(module, monkeypatch):
+    """The benchmark ends with an error where the two distances are not one number."""
+    assert [row.value > 0 for row in module("speeds").frechet_speed(20)] == [True, True]
+    monkeypatch.setattr("hamflow.metrics.frechet_distance", lambda *_: 1.0)
+    with pytest.raises(AssertionError):
+        list(module("speeds").frechet_speed(20))
+
+
+def test_features_of_an_array_are_those_of_clean_fid_s_folder(module):
+    """The benchmark ends with an error where they are not."""
+    pytest.importorskip("cleanfid")
+    row = module("metrics").feeding(40)
+    assert row.value > 0
+    assert row.limit == 1 / 3

@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import tarfile
+import zipfile
 from typing import ClassVar
 
 import numpy as np
@@ -169,3 +170,16 @@ def published(fashion, cifar, emoji, faces):
 def encode():
     """The bytes of an image file, of its pixels."""
     return encoded
+
+
+@pytest.fixture
+def zipped(tmp_path):
+    """Write files to an archive; returns its path."""
+
+    def write(files, name="images.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for member, content in files.items():
+                archive.writestr(member, content)
+        return tmp_path / name
+
+    return write

@@ -6,10 +6,14 @@ import torch
 
 from hamflow import flows
 from hamflow.errors import ConfigurationError
-from hamflow.laws.full_mixtures import FullMixture, coloured_root, spread_of
+from hamflow.laws.full_mixtures import FullMixture, coloured_root
 from hamflow.laws.mixtures import GaussianMixture
 
 WEIGHTS, MEANS, SDS = [0.5, 0.2, 0.3], [[1.5, 0.0], [-1.0, 1.3], [-1.0, -1.3]], [[0.6, 0.4], [0.5, 0.9], [0.3, 0.3]]
+
+
+def spread_of(covariance):
+    return float(covariance.diagonal().mean().sqrt())
 
 
 def turned(angle):

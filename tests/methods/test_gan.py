@@ -302,3 +302,9 @@ def test_logits_without_bound_end_the_training_with_its_advice():
 def test_impossible_options_are_refused_before_any_job(options, words):
     with pytest.raises(ConfigurationError, match=words):
         METHODS.check("gan", options)
+
+
+def test_a_class_that_it_does_not_know_is_refused():
+    method, objective = build({})
+    with pytest.raises(ConfigurationError, match="trained without classes"):
+        method.generator(objective).sample(range(2), "direct", 1, torch.tensor([0, 1]))

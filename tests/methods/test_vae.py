@@ -169,4 +169,8 @@ def test_what_cannot_be_is_refused():
         METHODS.build("vae", multipliers=[1] * 5).objective(FACTS, {}, 0)
     with pytest.raises(NotOffered, match="samplers: {direct: \\[1\\]}"):
         VAEGenerator(METHODS.build("vae", channels=4).objective(FACTS, {}, 0).vae).sample(range(1), "heun", 5)
+    with pytest.raises(ConfigurationError, match="trained without classes"):
+        VAEGenerator(METHODS.build("vae", channels=4).objective(FACTS, {}, 0).vae).sample(
+            range(1), "direct", 1, torch.tensor([0])
+        )
     assert isinstance(METHODS.build("vae", channels=4, likelihood="logistic").objective(FACTS, {}, 0), EvidenceObjective)

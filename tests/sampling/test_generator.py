@@ -5,7 +5,7 @@ import torch
 
 from hamflow.errors import ConfigurationError
 from hamflow.methods import METHODS, Facts
-from hamflow.sampling.learned import learn
+from hamflow.methods.solver import learn
 from hamflow.sampling.teleportation import Teleport
 
 

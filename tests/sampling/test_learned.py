@@ -10,8 +10,9 @@ from hamflow import flows
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.files import save_tensors
 from hamflow.laws.mixtures import GaussianMixture
+from hamflow.methods.solver import learn
 from hamflow.sampling import count_evaluations, names, solve
-from hamflow.sampling.learned import LearnedSolver, _adams, angle_grid, hand_made_grids, learn, precise_ends
+from hamflow.sampling.learned import LearnedSolver, _adams, angle_grid, hand_made_grids, precise_ends
 from hamflow.sampling.solvers import SOLVERS
 
 TINY = GaussianMixture([0.3, 0.3, 0.4], [[-1.0, 0.2], [0.8, 0.9], [0.5, -1.0]], [0.25, 0.3, 0.2])

@@ -211,3 +211,11 @@ def test_the_pipe_can_be_differentiated_twice():
 
     assert torch.autograd.gradcheck(bent, x)
     assert torch.autograd.gradgradcheck(bent, x)
+
+
+def test_images_with_and_without_a_gradient_are_read_alike():
+    x = torch.randn(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    place = 3 * torch.randn(2, 2, 50, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = bilinear(x, place)
+    torch.testing.assert_close(found, bilinear(x, place), rtol=0, atol=1e-5)

@@ -10,8 +10,9 @@ import torch
 from hamflow.draws import BatchDraws
 from hamflow.methods.base import METHODS, Facts
 from hamflow.networks.song import AUGMENTATION_LABELS
-from hamflow.training.augmentation import CENTRE, NUMBERS, SYM6, Transforms, resampled
+from hamflow.training.augmentation import NUMBERS, Transforms, resampled
 from hamflow.training.fit import Batch
+from hamflow.training.warp import CENTRE, SYM6
 
 TAPS = np.array(SYM6)
 DELAY = (np.arange(12) @ TAPS / TAPS.sum() - CENTRE) / 2  # pixels by which the filter is off its nominal centre

@@ -21,7 +21,7 @@ from measuring import Row
 
 from hamflow.pipeline import provenance
 
-SECTIONS = ("workflow", "jobs", "speeds", "steps", "peers")  # each a module here with a function of its name
+SECTIONS = ("workflow", "jobs", "speeds", "steps", "metrics", "peers")  # each a module here with a function of its name
 
 
 def main(arguments: list[str] | None = None) -> int:

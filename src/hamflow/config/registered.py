@@ -16,8 +16,8 @@ from hamflow.metrics import features, suite
 from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
-from hamflow.sampling import budget
-from hamflow.sampling.solvers import TELEPORTED, check_flow, get
+from hamflow.sampling import budget, solvers
+from hamflow.sampling.solvers import TELEPORTED, check_flow
 from hamflow.score.estimators import ESTIMATORS
 from hamflow.score.likelihood import LikelihoodSpec
 from hamflow.score.model import ModelSpec
@@ -160,7 +160,7 @@ def _check_guidance(config: Config, name: str, run: Mapping[str, sources.Source]
 def _check_budgets(settings: Mapping[str, list[int | str]], at: str, each: int = 1) -> None:
     """`each`: evaluations of the network in one of the velocity, as of `steps_for`."""
     for sampler, budgets in settings.items():
-        get(sampler, at)
+        solvers.get(sampler, at)
         if len(set(budgets)) < len(budgets):
             raise ConfigurationError(f"`{at}.{sampler}` = {budgets} names one twice")
         for nfe in budgets:

@@ -1,6 +1,7 @@
 """Laws of phase space from which a flow starts: unit noise in, states and their log-density out."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from hamflow.errors import ConfigurationError
 from hamflow.registry import Count
 
 
-class Base(nn.Module):
+class Base(nn.Module, ABC):
     """pi(q, p) = pi_q(q) pi_p(p).
 
     Attributes:
@@ -25,13 +26,13 @@ class Base(nn.Module):
     def free(self) -> int:
         return self.d
 
+    @abstractmethod
     def draw(self, noise_q: Tensor, noise_p: Tensor) -> tuple[Tensor, Tensor]:
         """A state from two unit normal tensors [N, d]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_prob(self, q: Tensor, p: Tensor) -> Tensor:
         """ln pi(q, p), [N, d] x [N, d] -> [N], nats."""
-        raise NotImplementedError
 
 
 class NormalBase(Base):

@@ -1,5 +1,7 @@
 """Variational encoders h(p | q): the law of the momenta that belong to a position."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -8,12 +10,12 @@ from hamflow.equivariant.energies import SMOOTH, log_normal, perceptron
 from hamflow.errors import ConfigurationError
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """h(p | q), normal for a given q."""
 
+    @abstractmethod
     def forward(self, q: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(p [N, d], ln h(p | q) [N]) from positions and unit normal noise, both [N, d]."""
-        raise NotImplementedError
 
 
 class CartesianEncoder(Encoder):

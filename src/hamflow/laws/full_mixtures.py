@@ -1,6 +1,5 @@
 """Mixtures of Gaussians with full covariances, fitted to data: exact velocities under noise of any covariance."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -86,8 +85,3 @@ def coloured_root(covariance: Tensor, factors: Tensor | float) -> Tensor:
     spectrum, vectors = torch.linalg.eigh(covariance)
     logarithms = factors if isinstance(factors, Tensor) else factors * spectrum.log()
     return vectors * (logarithms.softmax(0) * len(spectrum)).sqrt() @ vectors.T
-
-
-def spread_of(covariance: Tensor) -> float:
-    """Root mean variance of the coordinates, data units."""
-    return math.sqrt(float(covariance.diagonal().mean()))

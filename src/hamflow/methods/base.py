@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hamflow.errors import CheckpointError, ConfigurationError
+from hamflow.errors import CheckpointError, ConfigurationError, NotOffered
 from hamflow.files import load_tensors
 from hamflow.registry import Count, Name, NotNegative, Options, Positive, Registry
 from hamflow.training.fit import Objective
@@ -132,6 +132,16 @@ def classes_of(count: int, seeds: range, label: Tensor | None, unlabelled: bool 
         never = "a model that was always told the class has none without; train it with `label_dropping`"
         raise ConfigurationError(what, fix=never if wrong == [-1] else f"a class from 0 to {count - 1}")
     return label
+
+
+def check_direct(what: str, sampler: str, nfe: int | str, why: str = "") -> None:
+    """Raise NotOffered for a sampler other than `direct` with one evaluation, of a method (`what` it is) that has no other."""
+    if (sampler, nfe) != ("direct", 1):
+        raise NotOffered(
+            f"{what} has the sampler 'direct' with nfe 1, not '{sampler}' with {nfe}",
+            why=why,
+            fix="give its method an entry `samplers: {direct: [1]}`",
+        )
 
 
 class Method(Protocol):

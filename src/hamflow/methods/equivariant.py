@@ -17,8 +17,8 @@ from hamflow.equivariant.encoders import CartesianEncoder, Encoder, ParticleEnco
 from hamflow.equivariant.energies import Energy, NetworkEnergy, PairwiseEnergy, Quadratic, RadialEnergy
 from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.equivariant.generators import AffineGenerator, over_particles, special_euclidean, special_orthogonal, translations
-from hamflow.errors import ConfigurationError, NotOffered
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
+from hamflow.errors import ConfigurationError
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
 from hamflow.registry import Count, Options, Positive
 from hamflow.training.fit import Batch, Objective, Turn
 
@@ -232,11 +232,7 @@ class DensityGenerator:
     @torch.no_grad()
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], by one pass of the flow."""
-        if (sampler, nfe) != ("direct", 1):
-            raise NotOffered(
-                f"a Hamiltonian density has the sampler 'direct' with nfe 1, not '{sampler}' with {nfe}",
-                fix="give its method an entry `samplers: {direct: [1]}`",
-            )
+        check_direct("a Hamiltonian density", sampler, nfe)
         classes_of(self.classes, seeds, label)
         like, draw = next(self.module.parameters()), draws.SampleDraws(seeds)
         noise = [draw.normal(name, (math.prod(self.shape),)).to(like) for name in ("position", "momentum")]

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from hamflow import draws
 from hamflow.draws import Draw, SampleDraws
 from hamflow.errors import ConfigurationError, NotOffered
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
 from hamflow.networks.stylegan2 import PointDiscriminator, PointGenerator, StyleDiscriminator, StyleGenerator
 from hamflow.registry import Auto, Count, NotNegative, Options, Positive
 from hamflow.training.ada import Pipe, augment
@@ -187,14 +187,8 @@ class AdversarialGenerator:
     @torch.no_grad()
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape], NFE 1."""
-        if (sampler, nfe) != ("direct", 1):
-            raise NotOffered(
-                f"a GAN has the sampler 'direct' with nfe 1, not '{sampler}' with {nfe}",
-                why="its generator makes a sample in one evaluation, and there is no equation to solve",
-                fix="give its method an entry `samplers: {direct: [1]}`",
-            )
-        if label is None and self.classes:
-            label = torch.tensor([seed % self.classes for seed in seeds])
+        check_direct("a GAN", sampler, nfe, "its generator makes a sample in one evaluation, and there is no equation to solve")
+        label = classes_of(self.classes, seeds, label)
         device = next(self.module.parameters()).device
         parts = [torch.zeros(0, *self.shape, dtype=torch.float64, device=device)]
         for start in range(0, len(seeds), self.sampling.batch):

@@ -51,7 +51,6 @@ class LatentFlow(Options, kw_only=True, frozen=True):
         return LatentObjective(velocity, vae)
 
     def generator(self, averaged: "LatentObjective") -> "LatentGenerator":
-        averaged.field.flow.check_measured()
         return LatentGenerator(LatentModel(averaged.vae, averaged.field, averaged.centre, averaged.spread))
 
 
@@ -127,21 +126,20 @@ class Encoded:
         self.centre, self.spread = torch.zeros(1), torch.ones(1)
 
     @torch.no_grad()
-    def law(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of q(z | x) of some rows."""
-        return self.vae.encode(self.rows.batch(indices)[0].to(self.device))
-
     def batch(self, indices: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """(z [n, *latent_shape], labels) of some rows, z drawn by noise that is a function of the first of them."""
-        mean, log_variance = self.law(indices)
+        x, label = self.rows.batch(indices)
+        mean, log_variance = self.vae.encode(x.to(self.device))
         noise = BatchDraws(0, "latent", "encoded", int(indices[0]), batch=len(indices)).normal("latent", self.vae.latent_shape)
         z = drawn(mean, log_variance, noise.to(mean))
-        return (z - self.centre) / self.spread, self.rows.batch(indices)[1]
+        return (z - self.centre) / self.spread, label
 
+    @torch.no_grad()
     def laws(self) -> list[tuple[Tensor, Tensor]]:
-        """`law` of evenly spaced rows, `MEASURED` at most, some at a time."""
+        """Mean and log variance of q(z | x) of evenly spaced rows, `MEASURED` at most, some at a time."""
         some = np.unique(np.linspace(0, self.count - 1, min(self.count, MEASURED)).astype(np.int64))
-        return [self.law(some[i : i + AT_A_TIME]) for i in range(0, len(some), AT_A_TIME)]
+        parts = [some[i : i + AT_A_TIME] for i in range(0, len(some), AT_A_TIME)]
+        return [self.vae.encode(self.rows.batch(part)[0].to(self.device)) for part in parts]
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of z of each channel, [C]; keeps them, so that `batch` gives standardised latents."""

@@ -4,7 +4,6 @@ import copy
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from msgspec import Meta, field
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from hamflow.flows import GaussianFlow, HamiltonianFlow
 from hamflow.flows.base import FLOWS
 from hamflow.flows.importance import IMPORTANCE, LOW
 from hamflow.methods.base import METHODS, Facts, Generator
-from hamflow.methods.latent import AT_A_TIME, MEASURED, LatentGenerator, LatentModel, autoencoder_of, latent_facts
+from hamflow.methods.latent import Encoded, LatentGenerator, LatentModel, autoencoder_of, latent_facts
 from hamflow.methods.vae import VariationalAutoencoder, drawn, negative_entropy
 from hamflow.methods.velocity import VelocityField
 from hamflow.networks.base import NETWORKS
@@ -154,11 +153,8 @@ class LatentScoreObjective(Objective):
     @torch.no_grad()
     def begin(self, rows: Rows) -> None:
         """Leave the channels that the encoder does not use to the normal prior."""
-        some = np.unique(np.linspace(0, rows.count - 1, min(rows.count, MEASURED)).astype(np.int64))
-        device, parts = self.prior.logit.device, []
-        for i in range(0, len(some), AT_A_TIME):
-            mean, log_variance = self.vae.encode(rows.batch(some[i : i + AT_A_TIME])[0].to(device))
-            parts.append((mean.square() + log_variance.exp() - 1 - log_variance) / 2)
+        laws = Encoded(self.vae, rows, self.prior.logit.device).laws()
+        parts = [(mean.square() + log_variance.exp() - 1 - log_variance) / 2 for mean, log_variance in laws]
         divergence = torch.cat(parts).transpose(0, 1).flatten(1).mean(1)
         self.prior.logit[divergence < self.method.inactive] = INACTIVE_LOGIT
 

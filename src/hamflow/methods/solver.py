@@ -4,18 +4,31 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, nn
 
 from hamflow.draws import SampleDraws, key
 from hamflow.errors import ConfigurationError
+from hamflow.flows import HamiltonianFlow
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.methods.velocity import FlowGenerator, VelocityField
 from hamflow.registry import Count, Options
-from hamflow.sampling.learned import LEARNED, PAIRS_AT_A_TIME, SolverWeights, angle_grid, distances, precise_ends, run
+from hamflow.sampling.learned import (
+    LEARNED,
+    PAIRS_AT_A_TIME,
+    Field,
+    LearnedSolver,
+    SolverWeights,
+    angle_grid,
+    distances,
+    precise_ends,
+    run,
+)
 from hamflow.sampling.teleportation import Teleport
-from hamflow.training.fit import Batch, Objective, Rows, Turn
+from hamflow.training.fit import Batch, Objective, Rows, Samples, Turn, fitted
+from hamflow.training.plan import Training
 
 ROLE = "velocity"  # of the parent
+Pairs = tuple[Tensor, Tensor, Tensor | None]  # x_T, x_0, and labels, if there are any
 LARGEST = 2**53  # of the seeds of noise; those of samples are below 1e15
 
 
@@ -72,17 +85,18 @@ class SolverObjective(Objective):
 
     Args:
         method: its options. field: the parent's. scale: spread of the data, data units.
+        pairs: as of the property; None: they are made when the first are needed.
     """
 
     turns = (Turn("solver", "solver"),)
     advice = "lower training.learning_rate, or look at the parent's training curve"
 
-    def __init__(self, method: SolverLearning, field: VelocityField, scale: float, seed: int):
+    def __init__(self, method: SolverLearning, field: VelocityField, scale: float, seed: int, pairs: Pairs | None = None):
         super().__init__()
         self.method, self.scale, self.seed = method, scale, seed
         self.field = field.requires_grad_(False).eval()
         self.solver = SolverWeights(method.nfe, method.times_only)
-        self._pairs: tuple[Tensor, Tensor, Tensor | None] | None = None  # made again after a break, to the same bits
+        self._pairs = pairs  # made again after a break, to the same bits
 
     def train(self, mode: bool = True) -> "SolverObjective":
         super().train(mode)
@@ -102,7 +116,7 @@ class SolverObjective(Objective):
         return distances(found, ends[picked])
 
     @property
-    def pairs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def pairs(self) -> Pairs:
         """x_T and x_0, float64 [pairs, *shape], and the labels of a conditional field, each class equally often."""
         if self._pairs is None:
             device, field = next(self.field.parameters()).device, self.field
@@ -118,6 +132,62 @@ class SolverObjective(Objective):
 
     def _velocity(self, labels: Tensor | None) -> Any:
         return self.field.flow.unfold(lambda x, t: self.field(x, t, labels))
+
+
+class GivenField(nn.Module):
+    """V(x, t) that somebody gives, in the place of a trained one; without classes."""
+
+    classes = 0
+
+    def __init__(self, velocity: Field, flow: HamiltonianFlow, shape: tuple[int, ...]):
+        super().__init__()
+        self.velocity, self.flow, self.shape = velocity, flow, shape
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.velocity(x, t)
+
+
+def learn(
+    velocity: Field,
+    flow: HamiltonianFlow,
+    starts: Tensor,
+    nfe: int,
+    *,
+    times_only: bool = False,
+    steps: int = 1600,
+    batch: int = 32,
+    learning_rate: float = 5e-3,
+    precise: int = 50,
+    seed: int = 0,
+) -> LearnedSolver:
+    """Fit times and coefficients to precise solutions, from Adams-Bashforth of order 3 on `angle_grid`.
+
+    The loss is the mean over samples of the root mean square error. Its square is ruled by the rare samples at a decision
+    boundary, its logarithm forgets them.
+
+    Args:
+        velocity: V(x, t), differentiable in both; its own weights do not move.
+        starts: x_T, [N, *dims], for example 512. nfe: evaluations, >= 1. times_only: see `SolverWeights`.
+        steps, batch, learning_rate: of the training. precise: steps of rk4 of the solutions.
+        seed: of the choice of pairs.
+    Raises:
+        ConfigurationError: nfe < 1. DivergenceError: the field is not finite on the way.
+    Source: Shaul et al. 2024 (arXiv:2403.01329); the loss and the start are measured choices (docs/theory.md 6.5).
+    """
+    starts = starts.detach().double()
+    ends = precise_ends(velocity, flow, starts, precise)
+    field: Any = GivenField(velocity, flow, tuple(starts.shape[1:]))
+    method = SolverLearning(nfe=nfe, pairs=len(starts), precise=precise, times_only=times_only)
+    objective = SolverObjective(method, field, float(ends.std()), seed, (starts, ends, None)).to(starts.device)
+    plan = Training(
+        train_kimg=steps * batch / 1000,
+        batch=batch,
+        learning_rate=learning_rate,
+        betas=(0.9, 0.999),
+        warmup_kimg=0,
+        ema_halflife_kimg=0,
+    )
+    return fitted(objective, Samples(starts), plan, seed).solver.solver(flow)
 
 
 class SolverGenerator:

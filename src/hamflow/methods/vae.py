@@ -8,8 +8,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow import draws
-from hamflow.errors import NotOffered
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
 from hamflow.networks import autoencoder
 from hamflow.networks.likelihoods import DiscretisedLogistic, Likelihood, Normal
 from hamflow.registry import NotNegative, Options, Positive
@@ -163,11 +162,8 @@ class VAEGenerator:
     @torch.no_grad()
     def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
         """Samples, float64 [n, *shape]: the centre of p(x | z) of z ~ N(0, I)."""
-        if (sampler, nfe) != ("direct", 1):
-            raise NotOffered(
-                f"a variational autoencoder has the sampler 'direct' with nfe 1, not '{sampler}' with {nfe}",
-                fix="give its method an entry `samplers: {direct: [1]}`",
-            )
+        check_direct("a variational autoencoder", sampler, nfe)
+        classes_of(self.classes, seeds, label)
         return decoded(self.module, draws.SampleDraws(seeds).normal("latent", self.module.latent_shape), self.sampling.batch), 1
 
     @torch.no_grad()

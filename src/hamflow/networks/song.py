@@ -13,8 +13,8 @@ from hamflow.networks.blocks import Attention, group_norm
 from hamflow.networks.embeddings import FourierEmbedding, PositionalEmbedding
 from hamflow.networks.unet import CONDITION_PER_CHANNEL, Stage, UNet
 from hamflow.registry import Count, Fraction
+from hamflow.training.augmentation import NUMBERS as AUGMENTATION_LABELS
 
-AUGMENTATION_LABELS = 9  # of `hamflow.training.augmentation`
 SMALL = 1e-5  # gain of the last layer of each block at the start, so that the block begins as its skip
 HALF = math.sqrt(0.5)  # keeps the variance of the sum of two independent summands
 

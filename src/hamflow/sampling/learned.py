@@ -1,13 +1,12 @@
 """Learned solvers: the times and coefficients of a few evaluations, fitted to precise solutions of one field."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hamflow.draws import generator
 from hamflow.errors import CheckpointError, ConfigurationError, DivergenceError
 from hamflow.files import load_tensors, save_tensors
 from hamflow.flows import HamiltonianFlow
@@ -61,7 +60,7 @@ class LearnedSolver(NamedTuple):
             right = right and all(part.dtype == torch.float64 and bool(part.isfinite().all()) for part in (times, weights))
             right = right and bool((times.diff() < 0).all())
         if not right:
-            raise CheckpointError(f"{path} is no learned solver", fix="learn it again with `hamflow.sampling.learned.learn`")
+            raise CheckpointError(f"{path} is no learned solver", fix="learn it again with `hamflow.methods.solver.learn`")
         return cls(times, weights, flow)
 
     @staticmethod
@@ -125,51 +124,6 @@ class SolverWeights(nn.Module):
         return LearnedSolver(times, weights, _facts(flow))
 
 
-def learn(
-    velocity: Field,
-    flow: HamiltonianFlow,
-    starts: Tensor,
-    nfe: int,
-    *,
-    times_only: bool = False,
-    steps: int = 1600,
-    batch: int = 32,
-    learning_rate: float = 5e-3,
-    precise: int = 50,
-    seed: int = 0,
-) -> LearnedSolver:
-    """Fit times and coefficients to precise solutions, from Adams-Bashforth of order 3 on `angle_grid`.
-
-    The loss is the mean over samples of the root mean square error. Its square is ruled by the rare samples at a decision
-    boundary, its logarithm forgets them.
-
-    Args:
-        velocity: V(x, t), differentiable in both; its own weights do not move.
-        starts: x_T, [N, *dims], for example 512. nfe: evaluations, >= 1. times_only: see `SolverWeights`.
-        steps, batch, learning_rate: of Adam, with a cosine to zero. precise: steps of rk4 of the solutions.
-        seed: of the order of the pairs.
-    Raises:
-        ConfigurationError: nfe < 1. DivergenceError: the field is not finite on the way.
-    Source: Shaul et al. 2024 (arXiv:2403.01329); the loss and the start are measured choices (docs/theory.md 6.5).
-    """
-    starts, learned = starts.detach().double(), SolverWeights(nfe, times_only).to(starts.device)
-    ends = precise_ends(velocity, flow, starts, precise)
-    learned.begin(angle_grid(flow, nfe, float(ends.std())))
-    moving = list(learned.parameters())
-    adam = torch.optim.Adam(moving, lr=learning_rate)
-    ramp = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    rng = generator(seed, "solver")
-    for _ in range(steps):
-        rows = torch.from_numpy(rng.choice(len(starts), min(batch, len(starts)), replace=False)).to(starts.device)
-        loss = distances(run(velocity, starts[rows], *learned()), ends[rows]).mean()
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(moving, 1.0)
-        adam.step()
-        ramp.step()
-    return learned.solver(flow)
-
-
 def precise_ends(velocity: Field, flow: HamiltonianFlow, starts: Tensor, steps: int = 50) -> Tensor:
     """x_0 for each x_T by `steps` steps of rk4 on the EDM grid, float64 [N, *dims].
 
@@ -198,10 +152,15 @@ def angle_grid(flow: HamiltonianFlow, steps: int, scale: float) -> Tensor:
     return times
 
 
-def hand_made_grids(flow: HamiltonianFlow, steps: int) -> list[Tensor]:
-    """Grids to choose from: uniform, power, and EDM's with several curvatures and smallest noise levels."""
-    shapes = [(rho, low) for rho in (1.5, 3.0, 7.0) for low in (0.002, 0.02, 0.1)]
-    edm = [time_grid(flow, steps, "edm", rho, low, high) for rho, low in shapes for high in (3.0, 10.0, 80.0)]
+def hand_made_grids(
+    flow: HamiltonianFlow,
+    steps: int,
+    lowest: Sequence[float] = (0.002, 0.02, 0.1),
+    largest: Sequence[float] = (3.0, 10.0, 80.0),
+) -> list[Tensor]:
+    """Grids to choose from: uniform, power, and EDM's with several curvatures, smallest and largest noise levels."""
+    ends = [(low, high) for low in lowest for high in largest]
+    edm = [time_grid(flow, steps, "edm", rho, low, high) for rho in (1.5, 3.0, 7.0) for low, high in ends]
     return [time_grid(flow, steps, "uniform"), time_grid(flow, steps, "power"), *edm]
 
 

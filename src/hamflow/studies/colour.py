@@ -21,7 +21,7 @@ from hamflow.flows import HamiltonianFlow
 from hamflow.laws.full_mixtures import FullMixture, coloured_root
 from hamflow.registry import Count, Options, Positive, convert
 from hamflow.report import style
-from hamflow.sampling.grids import time_grid
+from hamflow.sampling.learned import hand_made_grids
 from hamflow.sampling.solvers import solve
 from hamflow.studies import base
 
@@ -69,7 +69,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         fields = [problem.under(power, n) for problem, n in zip(problems, noise, strict=True)]
         curves.append({"power": power, "transport": base.rounded(np.array([f.transport for f in fields]))})
         for nfe in spec.nfe:
-            grids = _grids(flow, nfe)
+            grids = hand_made_grids(flow, nfe, lowest=(0.05, 0.1, 0.2), largest=(2.0, 3.0, 5.0, 10.0))
             errors = np.array([[f.error(grid) for grid in grids] for f in fields])  # [fits, grids], relative to the data
             best = int(np.sqrt(np.square(errors).mean(0)).argmin())
             curves[-1][str(nfe)] = {"best": base.rounded(errors[:, best]), "uniform": base.rounded(errors[:, 0])}
@@ -77,13 +77,6 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     if spec.search.trials:
         result["search"] = _search(spec, problems, noise, flow)
     return result | {"training": {"cpu_seconds": time.process_time() - began}}
-
-
-def _grids(flow: HamiltonianFlow, nfe: int) -> list[Tensor]:
-    """Grids to choose from: the even one, the power grid, and EDM's with several curvatures and ends."""
-    shapes = [(rho, low, high) for rho in (1.5, 3.0, 7.0) for low in (0.05, 0.1, 0.2) for high in (2.0, 3.0, 5.0, 10.0)]
-    edm = [time_grid(flow, nfe, "edm", rho, low, high) for rho, low, high in shapes]
-    return [time_grid(flow, nfe, "uniform"), time_grid(flow, nfe, "power"), *edm]
 
 
 class _Field:

@@ -1,27 +1,17 @@
 """Augmentation that does not leak: images changed at random, and the numbers that tell the network how (theory 4.8)."""
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hamflow.draws import Draw
+from hamflow.training.warp import warp
 
 NUMBERS = 9  # that describe how an image was changed; all zero: it was not
 STRENGTH = 0.2  # log2 of a typical change of size, and of a typical stretch
 SHIFT = 0.125  # standard deviation of a shift, as a fraction of the side
-
-# The scaling filter of the wavelet sym6, the least asymmetric of Daubechies 1992 ("Ten Lectures on Wavelets", chapter 6) with 6
-# vanishing moments. It is orthonormal to its own shifts by 2, so that doubling and halving with it give an image back.
-SYM6 = (
-    *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633),
-    *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
-    *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
-)
-CENTRE = 5  # of the filter: its largest coefficient
 
 
 class Transforms(NamedTuple):
@@ -99,49 +89,12 @@ class Transforms(NamedTuple):
 def resampled(x: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     """Each image seen through an affine map: at q, pixels from the middle, stands what stood at A (q - shift).
 
-    The image is continued by mirroring, as far as its side; beyond is zero. It is doubled in size by the wavelet sym6, read
-    bilinearly, and halved by the same wavelet. Doubling and halving alone give the image back exactly.
-
     Args:
         x: [n, C, H, W]. linear: A, [n, 2, 2]. shift: (right, down), pixels, [n, 2].
-    Returns: shaped like x.
+    Returns: shaped like x, see `hamflow.training.warp.warp`.
     """
-    height, width = x.shape[2:]
-    (up_y, down_y), (up_x, down_x) = _filters(height, x.device), _filters(width, x.device)
-    doubled = up_y @ x @ up_x.T
-    # Where the halving reads: pixel i from 2i, ..., 2i + 11 of a doubled line, of which 2i + 5 is the middle.
-    q_y, q_x = ((torch.arange(down.shape[1], device=x.device) - CENTRE - (down.shape[0] - 1)) / 2 for down in (down_y, down_x))
-    q = torch.stack(torch.meshgrid(q_x, q_y, indexing="xy"), dim=-1).flatten(0, 1)  # (right, down)
-    p = (q - shift[:, None]) @ linear.transpose(1, 2)
-    grid = torch.stack([_place(p[..., 0], width), _place(p[..., 1], height)], dim=-1)
-    seen = functional.grid_sample(doubled, grid.view(len(x), len(q_y), len(q_x), 2), align_corners=True)
-    return down_y @ seen @ down_x.T
-
-
-def _place(position: Tensor, side: int) -> Tensor:
-    """A position in pixels from the middle of an image, as one in [-1, 1] from end to end of the doubled, continued line.
-
-    Pixel i, at i - (side - 1)/2, is number 2 (i + side - 1) + 5 of 6 side + 6 in all.
-    """
-    return (2 * position - 0.5) / (3 * side + 2.5)
-
-
-@cache
-def _filters(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(doubling [6 side + 6, side], halving [side, 2 side + 10]) of lines, float32.
-
-    They are matrices because a line is short, and because mirroring at the ends then costs nothing.
-    """
-    whole = 3 * side - 2  # with side - 1 mirrored pixels at either end
-    up, down = torch.zeros(2 * whole + 10, side), torch.zeros(side, 2 * side + 10)
-    for i in range(whole):
-        source = abs(i - (side - 1))
-        source = min(source, 2 * (side - 1) - source)
-        for j, tap in enumerate(SYM6):
-            up[2 * i + j, source] += math.sqrt(2) * tap
-            if i < side:
-                down[i, 2 * i + j] = tap / math.sqrt(2)
-    return up.to(device), down.to(device)
+    upper = torch.cat([linear, -linear @ shift[:, :, None]], dim=2)
+    return warp(x, torch.cat([upper, upper.new_tensor([0.0, 0.0, 1.0]).expand(len(x), 1, 3)], dim=1))
 
 
 def _rotation(angle: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The one training loop: it knows no file, no method and no rank, and on CUDA no step of it waits for the host."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
     averaged: "Objective"
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What one training minimises. Its sub-modules and buffers are all of its state.
 
     Attributes:
@@ -63,9 +64,9 @@ class Objective(nn.Module):
         """For the calls of `networks`: matrix products and convolutions in `precision`; weights and norms keep theirs."""
         return speed.reduced(next(self.parameters()).device, self.precision)
 
+    @abstractmethod
     def losses(self, turn: str, batch: Batch) -> Tensor:
         """The loss of each row, [n], minimised in the weights of the turn's player."""
-        raise NotImplementedError
 
     def begin(self, rows: "Rows") -> None:
         """Before the first step: take from the data what the objective needs of them as a whole; may fill buffers."""

@@ -8,6 +8,7 @@ from hamflow.errors import DataError
 from hamflow.pipeline import targets
 from hamflow.pipeline.paths import Preset
 from hamflow.report import style
+from hamflow.report.figures.samples import mosaic, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 PREFIX = "memorised-"
 ASKED = "memorisation"
 PAIRS = 8  # a method
-GAP = 1  # pixels between the images of a pair
-PAPER_WHITE = 255
 
 
 class Nearest(NamedTuple):
@@ -69,9 +68,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     shown = [(method, _nearest(metrics), _samples(samples, dataset)) for method, (samples, metrics) in files.items()]
     with style.panels(output, len(shown), 2, width=3.7, height=1.35, margin=0.5) as (figure, panels):
         for axes, (method, found, rows) in zip(panels, shown, strict=True):
-            axes.imshow(picture(rows, training, found.pairs[:PAIRS]), cmap="gray", vmin=0, vmax=255)
-            style.bare(axes)
-            axes.spines[:].set_visible(False)
+            show(axes, picture(rows, training, found.pairs[:PAIRS]))
             label = style.literal(parameters["methods"][method]["label"])
             axes.set_title(f"{label}: share {found.share:.3f}", loc="left", color=looks[method].colour)
         title = style.literal(parameters["datasets"][dataset.name]["label"])
@@ -86,13 +83,8 @@ def picture(samples: "np.ndarray", training: "np.ndarray", pairs: list[list[floa
     """
     import numpy as np
 
-    _, height, width, channels = samples.shape
-    found = np.full((2 * height + GAP, len(pairs) * (width + GAP) - GAP, channels), PAPER_WHITE, dtype=np.uint8)
-    for k, (i, j, _) in enumerate(pairs):
-        left = k * (width + GAP)
-        found[:height, left : left + width] = samples[int(i)]
-        found[height + GAP :, left : left + width] = training[int(j)]
-    return found[..., 0] if channels == 1 else found
+    both = [samples[int(i)] for i, _, _ in pairs] + [training[int(j)] for _, j, _ in pairs]
+    return mosaic(np.stack(both), 2, len(pairs))
 
 
 def _dataset(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hamflow.pipeline.paths import Preset
 from hamflow.report import style
-from hamflow.report.figures.samples import GAP, PAPER_WHITE
+from hamflow.report.figures.samples import PAPER_WHITE, mosaic, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +53,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
         for axes, (method, checkpoint) in zip(panels, found.items(), strict=True):
             again: Any = load(checkpoint)
             decoded = again.reconstruct(x)
-            axes.imshow(_sheet(dataset.rows[:count], dataset.to_pixels(decoded.double())), cmap="gray", vmin=0, vmax=255)
-            style.bare(axes)
-            axes.spines[:].set_visible(False)
+            show(axes, _sheet(dataset.rows[:count], dataset.to_pixels(decoded.double())))
             error = float((decoded - x).square().mean().sqrt())
             axes.set_title(f"{style.literal(parameters['methods'][method]['label'])}: {error:.3f}")
         label = style.literal(parameters["datasets"][dataset.name]["label"])
@@ -66,13 +64,10 @@ def _sheet(real: "np.ndarray", again: "np.ndarray") -> "np.ndarray":
     """uint8 [N, H, W, C] twice as one picture: rows of the one, below each its row of the other, with white gaps."""
     import numpy as np
 
-    count, height, width, channels = real.shape
-    picture = np.full((2 * PAIRS * (height + GAP) - GAP, COLUMNS * (width + GAP) - GAP, channels), PAPER_WHITE, np.uint8)
-    for i in range(count):
-        for below, images in enumerate((real, again)):
-            top, left = (2 * (i // COLUMNS) + below) * (height + GAP), (i % COLUMNS) * (width + GAP)
-            picture[top : top + height, left : left + width] = images[i]
-    return picture[..., 0] if channels == 1 else picture
+    missing = [(0, PAIRS * COLUMNS - len(real)), (0, 0), (0, 0), (0, 0)]
+    whole = (np.pad(images, missing, constant_values=PAPER_WHITE) for images in (real, again))
+    rows = np.stack([images.reshape(PAIRS, COLUMNS, *real.shape[1:]) for images in whole], axis=1)
+    return mosaic(rows.reshape(-1, *real.shape[1:]), 2 * PAIRS, COLUMNS)
 
 
 def _dataset(name: str) -> str:

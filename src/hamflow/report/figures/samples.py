@@ -61,7 +61,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     with style.panels(output, len(sets), PANELS_A_ROW, 2.15, 2.35, 0.6, sharex=shared, sharey=shared) as (figure, panels):
         for axes, (title, colour, rows) in zip(panels, sets, strict=True):
             if dataset.kind == "image":
-                _images(axes, rows[:count])
+                show(axes, mosaic(rows[:count]))
             else:
                 cloud(axes, rows[:count], colour)
             axes.set_title(title)
@@ -83,14 +83,14 @@ def cloud(axes: Any, points: "np.ndarray", colour: Any, size: float = 1.6) -> No
     axes.grid(False)
 
 
-def mosaic(images: "np.ndarray") -> "np.ndarray":
-    """uint8 [N, H, W, C] as one picture, ROWS x COLUMNS with white gaps, [H', W'] if grey or [H', W', 3]."""
+def mosaic(images: "np.ndarray", rows: int = ROWS, columns: int = COLUMNS) -> "np.ndarray":
+    """uint8 [N, H, W, C] as one picture, rows x columns with white gaps, [H', W'] if grey or [H', W', 3]."""
     import numpy as np
 
     n, height, width, channels = images.shape
-    picture = np.full((ROWS * (height + GAP) - GAP, COLUMNS * (width + GAP) - GAP, channels), PAPER_WHITE, dtype=np.uint8)
-    for i in range(min(n, ROWS * COLUMNS)):
-        top, left = (i // COLUMNS) * (height + GAP), (i % COLUMNS) * (width + GAP)
+    picture = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), PAPER_WHITE, dtype=np.uint8)
+    for i in range(min(n, rows * columns)):
+        top, left = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
         picture[top : top + height, left : left + width] = images[i]
     return picture[..., 0] if channels == 1 else picture
 
@@ -114,8 +114,9 @@ def _setting(stem: str) -> str:
     return f"{sampler}, adaptive" if nfe == "auto" else f"{sampler}, {nfe} NFE"
 
 
-def _images(axes: Any, images: "np.ndarray") -> None:
-    axes.imshow(mosaic(images), cmap="gray", vmin=0, vmax=255)
+def show(axes: Any, picture: "np.ndarray") -> None:
+    """A picture of `mosaic` in a panel without axes."""
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     style.bare(axes)
     axes.spines[:].set_visible(False)
 

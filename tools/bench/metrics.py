@@ -1,50 +1,37 @@
-"""Measure what the metrics cost beside others: the Fréchet distance beside a matrix root, FID beside clean-fid's folders.
+"""What FID costs beside clean-fid's route by folders; the Fréchet distance itself is among the speeds.
 
-`python tools/bench_metrics.py`, a minute or two. Ratios are of seconds of CPU within one run; `--images` and `--features` make
-it smaller. In the place of Inception stands a small network of the same interface that does not resize, so that the feeding is
-measured: with Inception itself both routes spend most of their time in the network, and the same there.
+The share is of seconds of CPU within one run. In the place of Inception stands a small network of the same interface that does
+not resize, so that the feeding is measured: with Inception itself both routes spend most of their time in the network, and the
+same there.
 """
 
-import argparse
 import hashlib
-import os
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from typing import Any
 
 import numpy as np
 import torch
+from measuring import Row
 from torch import nn
 from torch.nn import functional
 
-from hamflow.metrics import features, frechet_distance, frechet_distance_of
+from hamflow.metrics import features, frechet_distance_of
 
 DIMENSION, SIDE = 2048, 32
+IMAGES = 10_000
+SHARE = 1 / 3  # of the other's seconds, at most
 FILE = "inception-2015-12-05.pt"  # the name that clean-fid's wrapper expects
 
 
-class Ratio(NamedTuple):
-    """Seconds of ours and of the other's, and by how many times ours must be faster."""
-
-    what: str
-    ours: float
-    others: float
-    least: float
-
-    @property
-    def missed(self) -> bool:
-        return self.others < self.least * self.ours
-
-    def __str__(self) -> str:
-        verdict = "MISSED" if self.missed else "within"
-        times = f"{self.ours:8.2f} s  {self.others:8.2f} s  {self.others / self.ours:6.1f} x"
-        return f"{self.what:44} {times}  {verdict} {self.least:g} x"
+def metrics(folder: Path) -> Iterator[Row]:
+    """The one measurement; nothing is written into the folder."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    yield feeding()
 
 
 class Layers(nn.Module):
@@ -76,26 +63,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - began, found
 
 
-def distance(dimension: int = DIMENSION) -> Ratio:
-    """The Fréchet distance of two covariances of full rank, beside the matrix root of their product."""
-    import scipy.linalg
-
-    rng = np.random.default_rng(0)
-    covariances = [np.cov(rng.standard_normal((2 * dimension, dimension)), rowvar=False) for _ in range(2)]
-    means = [rng.standard_normal(dimension) for _ in range(2)]
-
-    def by_root() -> float:
-        cross = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-        return float(np.square(means[0] - means[1]).sum() + np.trace(covariances[0] + covariances[1] - 2 * cross))
-
-    ours, value = seconds(lambda: frechet_distance(means[0], covariances[0], means[1], covariances[1]))
-    others, exact = seconds(by_root)
-    if abs(value - exact) > 1e-6 * abs(exact):
-        raise SystemExit(f"the distances differ: {value} and {exact}")
-    return Ratio(f"Fréchet distance, d = {dimension}: sqrtm", ours, others, 3.0)
-
-
-def feeding(count: int) -> Ratio:
+def feeding(count: int = IMAGES) -> Row:
     """Features and distance of images from an array, beside clean-fid's route by a folder of their files."""
     fid = clean_fid()
     images = np.random.default_rng(0).integers(0, 256, (2, count, SIDE, SIDE, 3), dtype=np.uint8)
@@ -123,12 +91,12 @@ def feeding(count: int) -> Ratio:
         network.extract(images[0][:32])  # the first pass compiles
         ours, found = seconds(lambda: network.extract(images[0]))
         others, theirs = seconds(by_folder)
-        print(f"{'(writing the files, which is not counted)':44} {'':10}  {written[0]:8.2f} s")
     if not np.allclose(found, theirs, atol=1e-3):
         raise SystemExit(f"the features differ by {np.abs(found - theirs).max()}")
     if frechet_distance_of(found[:500], theirs[:500]) > 1e-3:
         raise SystemExit("the distance of a set with itself is not zero")
-    return Ratio(f"{count} images to features of fid: clean-fid", ours, others - written[0], 3.0)
+    spent = others - written[0]  # without the writing of the files
+    return Row(f"{count} images to features, by clean-fid's folder", ours / spent, "times", limit=SHARE)
 
 
 def clean_fid() -> Any:
@@ -142,23 +110,3 @@ def clean_fid() -> Any:
     import cleanfid.fid
 
     return cleanfid.fid
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--features", type=int, default=DIMENSION)
-    parser.add_argument("--check", action="store_true", help="fail where a ratio is missed")
-    options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    print(f"{'':44} {'ours':>10}  {'theirs':>10}")
-    found = []
-    for measure in (lambda: distance(options.features), lambda: feeding(options.images)):
-        found.append(measure())
-        print(found[-1], flush=True)
-    return int(options.check and any(ratio.missed for ratio in found))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Settings of every study, as small as they can be."""
+
+NET = {"kind": "small", "width": 32, "depth": 2}
+QUICK = {"train_kimg": 1.28, "batch": 64}
+TINY = {
+    "mixture": {"network": NET, "hamiltonian": {"critic": NET}, "training": QUICK, "evaluation": 500, "grid": 9},
+    "scatter": {"networks": 12, "data": 4000, "samples": 1500, "times": 3, "evaluation": 4000, "options": {"features": 64}},
+    "taylor": {
+        "network": NET,
+        "times": [0.02, 0.04, 0.06, 0.3],
+        "samples": 20_000,
+        "estimators": {"features": {}},
+        "mixture": {"weights": [1.0], "means": [[0.0, 0.0]], "sds": [1.0]},
+    },
+    "gradients": {
+        "network": NET,
+        "samples": 1024,
+        "critic": NET,
+        "critic_samples": 4000,
+        "critic_training": {"train_kimg": 51.2},
+    },
+    "comparison": {
+        "network": NET,
+        "hamiltonian": {"critic": NET},
+        "training": QUICK,
+        "seeds": 2,
+        "sigmas": [0.3],
+        "samples": 600,
+        "times": 2,
+        "evaluation": 500,
+        "forms": {"scaled": {"critic_steps": 3}},
+        "costs": {"hsm@form=scaled": 5, "dsm": 1, "ism": 2, "ism@hutchinson": 1.5, "ssm": 1.5},
+    },
+    "colour": {
+        "components": 4,
+        "fits": 2,
+        "powers": [0.0, 0.75],
+        "nfe": [5],
+        "starts": 24,
+        "precise": 12,
+        "search": {"bands": 2, "nfe": 5, "trials": 8, "starts": 8},
+    },
+    "phase_space": {"particles": 50, "trajectories": 3, "times": 9},
+    "reflection": {"points": 100},
+    "symmetry": {
+        "sizes": [0, 50],
+        "seeds": 2,
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
+        "training": {"train_kimg": 0.64, "batch": 64},
+        "momenta": 2,
+        "evaluation": 100,
+        "reports": 2,
+    },
+    "particles": {
+        "seeds": 2,
+        "density": {"width": 8, "steps": 1, "hamiltonians": 1},
+        "training": {"train_kimg": 0.64, "batch": 64},
+        "momenta": 2,
+        "evaluation": 100,
+        "reports": 2,
+    },
+    "multimodal": {
+        "density": {"kinetic": "quadratic", "width": 16, "steps": 2},
+        "training": {"train_kimg": 2.56, "batch": 128},
+        "samples": 200,
+        "momenta": 16,
+        "grid": 41,
+    },
+    "bridge": {
+        "density": {"kinetic": "quadratic", "width": 16, "hamiltonians": 1, "steps": 2},
+        "training": {"train_kimg": 1.28, "batch": 128},
+        "network": {"kind": "mlp", "width": 16, "depth": 1},
+        "regression": QUICK,
+        "samples": 200,
+        "probes": 300,
+        "frozen": 2,
+        "steps": 3,
+    },
+}
+PARAMETERS = {"preset": "toy", "studies": TINY}
