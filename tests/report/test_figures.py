@@ -234,6 +234,11 @@ def test_a_gan_has_a_figure_of_its_signs_and_its_probability(there, tmp_path):
         kind.draw(parameters, "adversarial", tmp_path / folder / "figure.png")
     assert (tmp_path / "a/figure.png").read_bytes() == (tmp_path / "b/figure.png").read_bytes()
     assert "target" in kind.caption(parameters, "adversarial")
+    for folder, sign in (("c", 0.5), ("d", -0.5)):  # a single report is seen, too
+        for path in paths:
+            save_tensors(path, {"weight": torch.zeros(1)}, {"history": [{"kimg": 1.0, "loss": 1.0, "sign": sign, "p": 0.0}]})
+        kind.draw(parameters, "adversarial", tmp_path / folder / "figure.png")
+    assert (tmp_path / "c/figure.png").read_bytes() != (tmp_path / "d/figure.png").read_bytes()
     save_tensors(paths[0], {"weight": torch.zeros(1)}, {"history": [{"kimg": 1.0, "loss": 1.0}]})
     with pytest.raises(DataError, match="has no signs"):
         kind.draw(parameters, "adversarial", tmp_path / "figure.png")

@@ -17,7 +17,7 @@ from hamflow.report import better, paper
 
 NONE = "–"
 PREFERRED_SAMPLER = "heun"  # the paper's, to judge by its NFE; where it was not run, the first by name
-COMPARED = 3  # samplers, from which on a table says which is the best at each NFE
+COMPARED = 3  # samplers of a method, from which on a table says which is the best at each NFE
 MILLION = 1e6  # discrepancies are small
 Lowest = Mapping[tuple[str, str, str, float, str], float]  # by (data set, method, sampler, NFE, metric)
 NO_LOWEST: Lowest = MappingProxyType({})
@@ -90,7 +90,7 @@ def grids(
     order = _images_first(chosen)
     tables = [_table1(chosen, titles, order, best, lowest)] if order else []
     tables += [_all_metrics(chosen[chosen["dataset"] == dataset], titles[dataset], best) for dataset in order]
-    if frame.loc[drawn, "sampler"].nunique() >= COMPARED:
+    if frame[drawn].groupby("method")["sampler"].nunique().max() >= COMPARED:
         tables += [_best_samplers(frame[drawn & (frame["dataset"] == dataset)], titles[dataset]) for dataset in order]
     order += [d for d in _images_first(own) if d not in order]  # without samples, or with none evaluated yet
     score = own["metric"].str.startswith(f"{HSD}@")

@@ -47,7 +47,9 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
         for axes, (key, label) in zip(panels, CURVES.items(), strict=True):
             for run, found in curves.items():
                 look = looks[run.method]
-                axes.plot(found["kimg"], found[key], color=look.colour, linewidth=look.width, linestyle=dashes[run.dataset])
+                marker = "." if len(found["kimg"]) < 3 else None  # a line of one point shows nothing
+                line = {"color": look.colour, "linewidth": look.width, "linestyle": dashes[run.dataset]}
+                axes.plot(found["kimg"], found[key], marker=marker, **line)
             axes.set(xlabel="training samples seen (thousands, kimg)", ylabel=label)
             axes.set_xlim(left=0)
         for method in methods:
