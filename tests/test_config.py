@@ -284,6 +284,24 @@ def test_an_override_that_an_entry_beats_is_told(params):
     assert config.beaten(own, {"sampling": {"settings": {"heun": [3]}}}) == [
         "`sampling.settings` does not reach edm, which has `methods.edm.samplers`"
     ]
+    few = config.check(config.merge(params, {"datasets": {"rings": {"methods": ["edm", "reflection"]}}}))
+    assert config.beaten(few, {"run": {"methods": ["edm", "oscillation"]}}) == [
+        "`run.methods` does not reach rings with oscillation, since `datasets.rings.methods` is without"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["edm", "edm"], "`datasets.rings.methods` = .* names one twice"),
+        (["emd"], "'emd' is not in `methods`"),
+        (["pfgm"], "`datasets.rings.methods` has none of `run.methods`"),
+    ],
+)
+def test_the_methods_of_a_data_set_are_some_of_those_that_are_run(params, methods, message):
+    params["datasets"]["rings"]["methods"] = methods
+    with pytest.raises(ConfigurationError, match=message):
+        config.check(params)
 
 
 def test_a_folder_as_parameter_file_is_a_paragraph(tmp_path):

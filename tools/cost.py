@@ -42,7 +42,7 @@ def rows(parameters: dict[str, Any], rate: float) -> Iterator[list[str]]:
             continue
         shape = source.shape or (entry["options"].get("channels", 3), *[entry["options"]["resolution"]] * 2)
         classes = 10 if entry["conditional"] else 0
-        for method in parameters["run"]["methods"]:
+        for method in config.methods_of(parameters, name):
             spec = config.training_spec(parameters, name, method)
             size, forward = counted(spec["network"], tuple(shape), classes)
             training = TRAINING * forward * 1000 * spec["training"]["train_kimg"]

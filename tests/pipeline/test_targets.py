@@ -10,6 +10,7 @@ import pytest
 from hamflow import config
 from hamflow.errors import ConfigurationError
 from hamflow.files import write_text
+from hamflow.methods.base import METHODS
 from hamflow.pipeline import made, targets, workflow
 from hamflow.pipeline.paths import Preset
 
@@ -23,9 +24,28 @@ def parameters():
 
 def test_the_metrics_are_of_every_bound_run_and_setting(parameters):
     found = targets.metrics(parameters)
-    datasets, seeds = len(parameters["run"]["datasets"]), len(parameters["seeds"])
-    settings = sum(len(config.sampler_settings(parameters, m)) + 1 for m in parameters["run"]["methods"])  # and a discrepancy
-    assert len(found) == len(set(found)) == datasets * (1 + seeds * settings)
+    runs = {dataset: targets.methods(parameters, dataset) for dataset in parameters["run"]["datasets"]}
+    settings = sum(len(config.sampler_settings(parameters, m)) + 1 for methods in runs.values() for m in methods)
+    assert len(found) == len(set(found)) == len(runs) + len(parameters["seeds"]) * settings  # bounds; discrepancies are the + 1
+
+
+def test_the_smoke_preset_trains_every_kind_that_can_be_a_row(parameters):
+    trained = targets.methods(parameters)
+    trained += [parent for method in trained for parent in targets.parents(parameters, method)]
+    kinds = {parameters["methods"][method]["kind"] for method in trained}
+    of_the_study = {"hsm", "score_matching"}  # fields of one noise level, which cannot draw samples
+    assert kinds | of_the_study == set(METHODS.names())
+    assert "comparison" in parameters["studies"]
+
+
+def test_a_data_set_has_the_methods_that_it_names(parameters):
+    only = parameters | {
+        "datasets": parameters["datasets"] | {"digits": parameters["datasets"]["digits"] | {"methods": ["edm"]}}
+    }
+    runs = {(run.dataset, run.method) for run in targets.runs(config.check(only))}
+    assert {method for dataset, method in runs if dataset == "digits"} == {"edm"}
+    assert ("checkerboard", "reflection") in runs
+    assert "stylegan2_ada" not in targets.methods(only)
 
 
 def test_the_largest_setting_is_the_one_of_most_evaluations(parameters):

@@ -85,7 +85,7 @@ def training_speed(parameters: dict[str, Any], folder: Path) -> Iterator[Row]:
     lengths = {"train_kimg": 3 * steps * batch / 1000, "report_kimg": steps * batch / 1000, "warmup_kimg": 1}
     rates: dict[str, float] = {}
     for turn in range(REPETITIONS):
-        for method in parameters["run"]["methods"]:
+        for method in config.methods_of(parameters, "digits"):
             spec = config.training_spec(parameters, "digits", method)
             spec["training"] |= lengths
             reports: list[dict[str, Any]] = []

@@ -2,7 +2,7 @@
 
 import re
 
-from hamflow.config.reading import Config, beaten, by_hand, check, dump, load, merge, read, resolve
+from hamflow.config.reading import Config, beaten, by_hand, check, dump, load, merge, methods_of, read, resolve
 from hamflow.config.sections import Method, Parameters
 from hamflow.config.specs import (
     dataset_spec,
@@ -36,6 +36,7 @@ __all__ = [
     "evaluation_spec",
     "load",
     "merge",
+    "methods_of",
     "options_of",
     "parse_spec",
     "read",

@@ -105,6 +105,13 @@ def check(config: Mapping[str, Any]) -> Config:
     return checked
 
 
+def methods_of(config: Config, dataset: str | None = None) -> list[str]:
+    """The methods that are trained on a data set, or on any of `run.datasets`, in the order of `run.methods`."""
+    every: list[str] = config["run"]["methods"]
+    allowed = [config["datasets"][name].get("methods", every) for name in ([dataset] if dataset else config["run"]["datasets"])]
+    return [method for method in every if any(method in names for names in allowed)]
+
+
 def beaten(config: Config, overrides: Mapping[str, Any]) -> list[str]:
     """Sentences on what of some overrides of `training` and `sampling.settings` does not apply, and where.
 
@@ -112,8 +119,14 @@ def beaten(config: Config, overrides: Mapping[str, Any]) -> list[str]:
         config: checked, with the overrides. overrides: what was given by hand.
     """
     told = []
-    for catalogue in ("datasets", "methods"):
-        for name in config["run"][catalogue]:
+    for name in config["run"]["datasets"]:
+        left = [method for method in overrides.get("run", {}).get("methods", []) if method not in methods_of(config, name)]
+        if left:
+            told.append(
+                f"`run.methods` does not reach {name} with {', '.join(left)}, since `datasets.{name}.methods` is without"
+            )
+    for catalogue, names in (("datasets", config["run"]["datasets"]), ("methods", methods_of(config))):
+        for name in names:
             entry, given = config[catalogue][name], overrides.get(catalogue, {}).get(name, {})
             for key in overrides.get("training", {}):
                 if key in entry["training"] and key not in given.get("training", {}):
@@ -187,7 +200,9 @@ def _parse_setting(setting: str) -> Config:
 
 def _check_references(config: Config) -> None:
     """Raise ConfigurationError for a name that is not in its catalogue, or stands twice."""
-    for key, names in (("seeds", config["seeds"]), *((f"run.{key}", names) for key, names in config["run"].items())):
+    own = {f"datasets.{name}.methods": entry["methods"] for name, entry in config["datasets"].items() if "methods" in entry}
+    run = {f"run.{key}": names for key, names in config["run"].items()}
+    for key, names in {"seeds": config["seeds"], **run, **own}.items():
         if len(set(names)) < len(names):
             raise ConfigurationError(f"`{key}` = {reprlib.repr(names)} names one twice")
 
@@ -196,15 +211,20 @@ def _check_references(config: Config) -> None:
             fix = nearest(name, config[catalogue]) + f" Or add it to `{catalogue}`."
             raise ConfigurationError(f"'{name}' is not in `{catalogue}`", fix=fix)
 
-    for catalogue in ("datasets", "methods"):
-        for name in config["run"][catalogue]:
-            require(catalogue, name)
+    for name in config["run"]["datasets"]:
+        require("datasets", name)
+    for name in itertools.chain(config["run"]["methods"], *own.values()):
+        require("methods", name)
     for entry in (*config["datasets"].values(), *config["methods"].values()):
         if "network" in entry:
             require("networks", entry["network"])
-    if config["metrics"].get("tournament") and (len(config["run"]["methods"]) < 2 or not config["metrics"]["hsd"]["sigmas"]):
+    counts = {name: len(methods_of(config, name)) for name in config["run"]["datasets"]}
+    for name in (name for name, count in counts.items() if not count):
+        fix = f"take {name} out of `run.datasets`, or name one of {', '.join(own[f'datasets.{name}.methods'])}"
+        raise ConfigurationError(f"`datasets.{name}.methods` has none of `run.methods`", fix=fix)
+    if config["metrics"].get("tournament") and (min(counts.values()) < 2 or not config["metrics"]["hsd"]["sigmas"]):
         raise ConfigurationError(
-            "`metrics.tournament` is true, but `run.methods` names one method alone, or `metrics.hsd.sigmas` no noise level",
+            "`metrics.tournament` is true, but a data set has one method alone, or `metrics.hsd.sigmas` no noise level",
             why="each model is judged by the others",
             fix="name further methods and a noise level, or set metrics.tournament to false",
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from hamflow import networks
+from hamflow.config.reading import methods_of
 from hamflow.config.sections import Method
 from hamflow.config.specs import options_of
 from hamflow.data import sources
@@ -32,7 +33,7 @@ def check(config: Config) -> None:
     for name, network in config["networks"].items():
         convert(Annotated[dict[str, Any], NETWORKS.entry("kind")], network, f"networks.{name}")
     for name in config["methods"]:
-        _check_method(config, name, run if name in config["run"]["methods"] else {})
+        _check_method(config, name, {dataset: source for dataset, source in run.items() if name in methods_of(config, dataset)})
     _check_budgets(config["sampling"]["settings"], "sampling.settings")
     _check_teleported(config)
     for name, options in config["evaluation"].get("features", {}).items():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from hamflow.config.reading import Config, merge, without_nulls
+from hamflow.config.reading import Config, merge, methods_of, without_nulls
 from hamflow.config.sections import BOUND, ClassLaw, Method, Part, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
@@ -185,8 +185,7 @@ def discrepancy_spec(config: Config, dataset: str, method: str) -> Config:
 
 def tournament_spec(config: Config, dataset: str) -> Config:
     """What determines the tournament of a data set's models, but for their weights, and the labels in its table."""
-    methods = config["run"]["methods"]
-    labels = {method: entry_of(config, "methods", method)["label"] for method in methods}
+    labels = {method: entry_of(config, "methods", method)["label"] for method in methods_of(config, dataset)}
     title = evaluation_spec(config, dataset)["dataset_label"]
     about = {"preset": config["preset"], "dataset": dataset, "dataset_label": title, "methods": labels}
     return {"hsd": config["metrics"]["hsd"], "about": about}

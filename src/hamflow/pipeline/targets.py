@@ -12,8 +12,13 @@ Parameters = Mapping[str, Any]
 
 def runs(parameters: Parameters) -> list[Run]:
     """Every trained model: data set x method x seed."""
-    preset, run = Preset(parameters["preset"]), parameters["run"]
-    return [preset.run(d, m, k) for d in run["datasets"] for m in run["methods"] for k in parameters["seeds"]]
+    preset, datasets = Preset(parameters["preset"]), parameters["run"]["datasets"]
+    return [preset.run(d, m, k) for d in datasets for m in methods(parameters, d) for k in parameters["seeds"]]
+
+
+def methods(parameters: Parameters, dataset: str | None = None) -> list[str]:
+    """The methods that are trained on a data set, or on any of the preset's."""
+    return config.methods_of(dict(parameters), dataset)
 
 
 def settings(parameters: Parameters, method: str) -> list[str]:
@@ -66,7 +71,7 @@ def tournaments(parameters: Parameters) -> list[Path]:
 def entrants(parameters: Parameters, dataset: str) -> list[Run]:
     """The models of a tournament: every method's, of the first training seed."""
     run = Preset(parameters["preset"]).run
-    return [run(dataset, method, parameters["seeds"][0]) for method in parameters["run"]["methods"]]
+    return [run(dataset, method, parameters["seeds"][0]) for method in methods(parameters, dataset)]
 
 
 STUDY_TABLES = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hamflow import config, runtime
 from hamflow.errors import UserError
+from hamflow.pipeline import targets
 from hamflow.pipeline.provenance import source_version, versions
 
 OPTIONAL = {
@@ -57,5 +58,5 @@ def _features() -> str:
 
 def _parameters(path: Path, params: list[Path]) -> str:
     checked = config.load(params[: params.index(path) + 1])
-    jobs = len(checked["run"]["datasets"]) * len(checked["run"]["methods"]) * len(checked["seeds"])
+    jobs = len(targets.runs(checked))
     return f"preset '{checked['preset']}', {jobs} trainings"

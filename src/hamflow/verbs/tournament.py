@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compare the checkpoints of one seed of every method of `run.methods` at the noise levels of `metrics.hsd`.
+    """Compare the checkpoints of one seed of every method of a data set at the noise levels of `metrics.hsd`.
 
     Raises:
         ConfigurationError: fewer than two of them imply a denoiser.
@@ -66,9 +66,9 @@ def _hold(options: argparse.Namespace, preset: Preset, dataset: str, parameters:
 
 def _methods(parameters: config.Config, dataset: str) -> list[str]:
     config.dataset_spec(parameters, dataset)  # raises for another name, with the nearest
-    methods: list[str] = parameters["run"]["methods"]
+    methods = config.methods_of(parameters, dataset)
     if len(methods) < 2:
         raise ConfigurationError(
-            "`run.methods` names one method, but a tournament needs two", why="each model is judged by the others"
+            f"{dataset} has one method, but a tournament needs two", why="each model is judged by the others"
         )
     return methods

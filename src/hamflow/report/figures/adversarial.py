@@ -39,7 +39,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     """
     runs = _runs(parameters)
     methods = list(dict.fromkeys(run.method for run in runs))
-    datasets = parameters["run"]["datasets"]
+    datasets = list(dict.fromkeys(run.dataset for run in runs))
     looks = style.looks(methods)
     dashes = dict(zip(datasets, ["-", "--", ":", "-.", *["-"] * len(datasets)], strict=False))
     with style.panels(output, 2, 2, width=3.7, height=2.6, margin=0.8) as (figure, panels):

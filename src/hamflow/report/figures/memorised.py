@@ -94,7 +94,7 @@ def _dataset(name: str) -> str:
 def _files(parameters: Mapping[str, Any], name: str) -> dict[str, tuple[Path, Path]]:
     """(samples, metrics) of each method at its largest budget, of the first seed."""
     preset, found = Preset(parameters["preset"]), {}
-    for method in parameters["run"]["methods"]:
+    for method in targets.methods(parameters, _dataset(name)):
         run, setting = preset.run(_dataset(name), method, parameters["seeds"][0]), targets.largest_setting(parameters, method)
         found[method] = run.samples / f"{setting}.npy", run.metrics / f"{setting}.json"
     return found

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hamflow.pipeline import targets
 from hamflow.pipeline.paths import BOUND, Preset
 from hamflow.pipeline.records import UNSAMPLED, MetricsError
 from hamflow.report import style
@@ -56,7 +57,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
             fix = "evaluate some first: `hamflow evaluate --help`"
             raise MetricsError(f"{path} has no metrics of samples of data set '{dataset}'", fix=fix)
     frame = frame[frame["dataset"].isin(datasets)]
-    looks = style.looks([*parameters["run"]["methods"], *frame["method"]])
+    looks = style.looks([*targets.methods(parameters), *frame["method"]])
     with style.panels(output, len(datasets), PANELS_A_ROW, width=3.7, height=2.9, margin=0.9) as (figure, panels):
         for axes, dataset in zip(panels, datasets, strict=True):
             _panel(axes, frame[frame["dataset"] == dataset], looks)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hamflow.pipeline import targets
 from hamflow.pipeline.paths import Preset
 from hamflow.report import style
 from hamflow.report.figures.samples import PAPER_WHITE, mosaic, show
@@ -17,7 +18,7 @@ PAIRS, COLUMNS = 3, 8  # rows of real images, each with one of reconstructions b
 
 
 def names(parameters: Mapping[str, Any]) -> list[str]:
-    return [f"reconstructions-{dataset}" for dataset in parameters["run"]["datasets"] if _methods(parameters)]
+    return [f"reconstructions-{dataset}" for dataset in parameters["run"]["datasets"] if _methods(parameters, dataset)]
 
 
 def inputs(parameters: Mapping[str, Any], name: str) -> dict[str, list[Path] | Path]:
@@ -74,11 +75,11 @@ def _dataset(name: str) -> str:
     return name.removeprefix("reconstructions-")
 
 
-def _methods(parameters: Mapping[str, Any]) -> list[str]:
-    return [method for method in parameters["run"]["methods"] if parameters["methods"][method].get("kind") in KINDS]
+def _methods(parameters: Mapping[str, Any], dataset: str) -> list[str]:
+    return [name for name in targets.methods(parameters, dataset) if parameters["methods"][name].get("kind") in KINDS]
 
 
 def _checkpoints(parameters: Mapping[str, Any], name: str) -> dict[str, Path]:
     """Of each method that has an autoencoder, of the first seed."""
     preset, seed = Preset(parameters["preset"]), parameters["seeds"][0]
-    return {method: preset.run(_dataset(name), method, seed).checkpoint for method in _methods(parameters)}
+    return {method: preset.run(_dataset(name), method, seed).checkpoint for method in _methods(parameters, _dataset(name))}

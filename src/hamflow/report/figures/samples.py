@@ -102,7 +102,7 @@ def _dataset(name: str) -> str:
 def _files(parameters: Mapping[str, Any], name: str) -> dict[str, Path]:
     """The samples of each method at its largest budget, of the first seed."""
     preset, found = Preset(parameters["preset"]), {}
-    for method in parameters["run"]["methods"]:
+    for method in targets.methods(parameters, _dataset(name)):
         folder = preset.run(_dataset(name), method, parameters["seeds"][0]).samples
         found[method] = folder / f"{targets.largest_setting(parameters, method)}.npy"
     return found

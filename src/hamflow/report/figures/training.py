@@ -40,7 +40,7 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     Raises:
         CheckpointError, DataError: a checkpoint that is not there, or has not a single loss.
     """
-    datasets, methods = parameters["run"]["datasets"], parameters["run"]["methods"]
+    datasets, methods = parameters["run"]["datasets"], targets.methods(parameters)
     looks = style.looks(methods)
     with style.panels(output, len(datasets), PANELS_A_ROW, width=3.7, height=2.6, margin=0.8) as (figure, panels):
         for axes, dataset in zip(panels, datasets, strict=True):
