@@ -286,7 +286,7 @@ def test_an_override_that_an_entry_beats_is_told(params):
     ]
     few = config.check(config.merge(params, {"datasets": {"rings": {"methods": ["edm", "reflection"]}}}))
     assert config.beaten(few, {"run": {"methods": ["edm", "oscillation"]}}) == [
-        "`run.methods` does not reach rings with oscillation, since `datasets.rings.methods` is without"
+        "`run.methods` does not reach rings with oscillation: see `datasets.rings.methods`"
     ]
 
 

@@ -39,9 +39,7 @@ def test_the_smoke_preset_trains_every_kind_that_can_be_a_row(parameters):
 
 
 def test_a_data_set_has_the_methods_that_it_names(parameters):
-    only = parameters | {
-        "datasets": parameters["datasets"] | {"digits": parameters["datasets"]["digits"] | {"methods": ["edm"]}}
-    }
+    only = config.merge(parameters, {"datasets": {"digits": {"methods": ["edm"]}}})
     runs = {(run.dataset, run.method) for run in targets.runs(config.check(only))}
     assert {method for dataset, method in runs if dataset == "digits"} == {"edm"}
     assert ("checkerboard", "reflection") in runs

@@ -122,9 +122,7 @@ def beaten(config: Config, overrides: Mapping[str, Any]) -> list[str]:
     for name in config["run"]["datasets"]:
         left = [method for method in overrides.get("run", {}).get("methods", []) if method not in methods_of(config, name)]
         if left:
-            told.append(
-                f"`run.methods` does not reach {name} with {', '.join(left)}, since `datasets.{name}.methods` is without"
-            )
+            told.append(f"`run.methods` does not reach {name} with {', '.join(left)}: see `datasets.{name}.methods`")
     for catalogue, names in (("datasets", config["run"]["datasets"]), ("methods", methods_of(config))):
         for name in names:
             entry, given = config[catalogue][name], overrides.get(catalogue, {}).get(name, {})

@@ -39,9 +39,7 @@ class Dataset(Options, kw_only=True, frozen=True):
     features: str  # a feature network for images, `points` for points
     n_samples: Samples  # generated and compared, a seed
     training: SomeTraining = field(default_factory=dict)  # overrides of `training` for this data set
-    methods: Annotated[list[Name], Meta(min_length=1)] | None = (
-        None  # of `run.methods`, those trained on these data; all by default
-    )
+    methods: Annotated[list[Name], Meta(min_length=1)] | None = None  # of `run.methods`, those that have these data
 
 
 class Method(Options, forbid_unknown_fields=False, kw_only=True, frozen=True):
