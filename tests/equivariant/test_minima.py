@@ -84,7 +84,7 @@ def test_a_flow_that_ends_in_a_stationary_law_began_in_it():
 
 
 def test_a_spread_that_is_given_is_kept():
-    kept, learned = (METHODS.build("equivariant", spread=spread).density(2, 1.0).base for spread in (1.5, None))
+    kept, learned = (METHODS.build("equivariant", spread=spread).density((2,), 1.0).base for spread in (1.5, None))
     assert torch.allclose(kept.log_q.exp(), torch.full((2,), 1.5))
     assert [name for name, _ in kept.named_parameters()] == ["log_p", "mean"]
     assert "log_q" in dict(learned.named_parameters())

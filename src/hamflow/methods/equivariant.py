@@ -17,6 +17,7 @@ from hamflow.equivariant.encoders import CartesianEncoder, Encoder, ParticleEnco
 from hamflow.equivariant.energies import Energy, NetworkEnergy, PairwiseEnergy, Quadratic, RadialEnergy
 from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.equivariant.generators import AffineGenerator, over_particles, special_euclidean, special_orthogonal, translations
+from hamflow.equivariant.torus import TorusEncoder, TorusEnergy, unevenness
 from hamflow.errors import ConfigurationError
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
 from hamflow.registry import Count, Options, Positive
@@ -37,7 +38,8 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
 
     Attributes:
         constraint: none; soft, {g, H_i} = 0 by a multiplier; hard, by construction.
-        group: whose generators g are: rotations SO(d), translations, euclidean SE(d), of the space of one particle.
+        group: whose generators g are: rotations SO(d), translations, euclidean SE(d), of the space of one particle; or
+            shifts, of images on a torus by whole pixels: a finite group, for constraint hard.
         particles: the coordinates are those of so many particles, one after the other; the group moves them together.
         hamiltonians, steps, step, scheme: how many in a row, integrator steps under each, their length at first, the scheme.
         kinetic: learned, or quadratic, |p|^2 / 2m with m learned, of which U alone bends the trajectories.
@@ -47,7 +49,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
         base: normal; soft_uniform; mean_free (particles only).
         spread: of the positions of a normal base law, in units of the data's own, kept; None: it is learned. A law wider than
             the modes of the data puts the minima of a single potential at them (theory 9.7).
-        encoder: of the momenta: diagonal or full normal law, or radial (in the frame of q/|q|), or particles.
+        encoder: of the momenta: diagonal or full normal law; radial (in the frame of q/|q|); particles; torus (convolutional).
         momenta: a datum in the training bound; 1: ELBO.
         tolerance, multiplier, limit: of the soft constraint: C <= tolerance, lambda at first, its largest value. The multiplier
             is a player: `training.players.multiplier.learning_rate` is the step of ln lambda.
@@ -57,7 +59,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     samplers: ClassVar = ("direct",)
 
     constraint: Literal["none", "soft", "hard"] = "none"
-    group: Literal[tuple(GROUPS)] = "rotations"  # type: ignore[valid-type]  # the names of a table
+    group: Literal["shifts", *GROUPS] = "rotations"  # type: ignore[valid-type]  # the names of a table
     particles: Count = 1
     hamiltonians: Annotated[int, Meta(ge=1, le=64)] = 2
     steps: Annotated[int, Meta(ge=1, le=1000)] = 4
@@ -70,7 +72,7 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
     features: Literal["plain", "distance"] = "distance"
     base: Literal[tuple(BASES)] = "normal"  # type: ignore[valid-type]
     spread: Positive | None = None
-    encoder: Literal["diagonal", "full", "radial", "particles"] = "full"
+    encoder: Literal["diagonal", "full", "radial", "particles", "torus"] = "full"
     momenta: Count = 1
     tolerance: Positive = 0.05
     multiplier: Positive = 0.1
@@ -84,6 +86,10 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
             raise ValueError("has a `spread`, which is that of base normal")
         if self.base == "mean_free" and self.constraint != "hard":
             raise ValueError("has base mean_free, which takes constraint hard: its energies are of distances alone")
+        if self.group == "shifts" and self.constraint == "soft":
+            raise ValueError("has constraint soft, which needs a generator, but group shifts is finite: constraint hard")
+        if self.group == "shifts" and self.particles != 1:
+            raise ValueError("has `particles`, but group shifts moves images")
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "EquivariantObjective":
         if data.classes:
@@ -98,39 +104,61 @@ class EquivariantFlow(Options, kw_only=True, frozen=True):
                 fix="set `particles` to a divisor",
             )
         with draws.seeded("cpu", seed, "equivariant", "density", "weights"):
-            density = self.density(d, data.sigma_data)
+            density = self.density(tuple(data.shape), data.sigma_data)
         return EquivariantObjective(self, density, self.generators(d), data.shape)
 
     def generators(self, d: int) -> list[AffineGenerator]:
-        """Of the group, on all d coordinates; none where nothing is constrained."""
-        if self.constraint == "none":
+        """Of the group, on all d coordinates; none where nothing is constrained, or by a finite group."""
+        if self.constraint == "none" or self.group == "shifts":
             return []
         return [over_particles(one, self.particles) for one in GROUPS[self.group](d // self.particles)]
 
-    def density(self, d: int, unit: float) -> HamiltonianDensity:
+    def density(self, shape: tuple[int, ...], unit: float) -> HamiltonianDensity:
         """The model with new weights. Raises ConfigurationError for a constraint that Lemma 1 does not allow."""
-        pairs = [Hamiltonian(self._kinetic(d), self._energy(d, False)) for _ in range(self.hamiltonians)]
+        d = math.prod(shape)
+        if len(shape) != 3 and "torus" in (self._symmetry, self.encoder):
+            raise ConfigurationError(
+                f"group shifts and encoder torus are for images, but a datum has {d} coordinates",
+                fix="another `group` and `encoder`, or data of images",
+            )
+        pairs = [Hamiltonian(self._kinetic(shape), self._energy(shape, False)) for _ in range(self.hamiltonians)]
         flow = HamiltonianSequence(pairs, self.steps, self.step, self.scheme)
         base = BASES[self.base](d, self.particles, self.constraint != "none", self.spread)
         generators = self.generators(d)
         check_base(base, generators)
         if self.constraint == "hard":
             check_flow(flow, generators, d)
-        return HamiltonianDensity(flow, base, self._encoder(d), unit)
+        return HamiltonianDensity(flow, base, self._encoder(shape), unit)
 
     def generator(self, averaged: "EquivariantObjective") -> "DensityGenerator":
         return DensityGenerator(averaged.density, averaged.shape, self.importance)
 
-    def _kinetic(self, d: int) -> Energy:
-        return Quadratic() if self.kinetic == "quadratic" else self._energy(d, True)
-
-    def _energy(self, d: int, quadratic: bool) -> Energy:
-        form = (self.width, self.depth, self.gain, quadratic)
+    @property
+    def _symmetry(self) -> Literal["none", "torus", "radial", "pairwise"]:
+        """Of the energies, by construction."""
         if self.constraint != "hard":
-            return NetworkEnergy(d, *form, distance=self.features == "distance")
-        return RadialEnergy(*form) if self.particles == 1 else PairwiseEnergy(self.particles, *form)
+            return "none"
+        if self.group == "shifts":
+            return "torus"
+        return "radial" if self.particles == 1 else "pairwise"
 
-    def _encoder(self, d: int) -> Encoder:
+    def _kinetic(self, shape: tuple[int, ...]) -> Energy:
+        return Quadratic() if self.kinetic == "quadratic" else self._energy(shape, True)
+
+    def _energy(self, shape: tuple[int, ...], quadratic: bool) -> Energy:
+        form = (self.width, self.depth, self.gain, quadratic)
+        kinds: dict[str, Callable[[], Energy]] = {
+            "none": lambda: NetworkEnergy(math.prod(shape), *form, distance=self.features == "distance"),
+            "torus": lambda: TorusEnergy(shape, *form),
+            "radial": lambda: RadialEnergy(*form),
+            "pairwise": lambda: PairwiseEnergy(self.particles, *form),
+        }
+        return kinds[self._symmetry]()
+
+    def _encoder(self, shape: tuple[int, ...]) -> Encoder:
+        d = math.prod(shape)
+        if self.encoder == "torus":
+            return TorusEncoder(shape, self.width, self.depth)
         if self.encoder == "particles":
             return ParticleEncoder(d, self.particles, self.width, self.depth)
         if self.encoder == "radial":
@@ -203,16 +231,21 @@ class EquivariantObjective(Objective):
         """Warn of data that surely lack the symmetry: the bound would suffer from it."""
         relative = self.method.base == "mean_free"  # a law of relative positions, which translations leave alone
         x = centred(x, self.method.particles) if relative else x
+        if self.method.constraint == "hard" and self.method.group == "shifts":
+            self._tell("shifts", unevenness(x / self.density.unit, self.shape))
         for generator in self.generators:
             if relative and not bool(generator.matrix.any()):
                 continue
-            if not self._said and (score := asymmetry(generator, x / self.density.unit)) > SURE:
-                self._said = True
-                warnings.warn(
-                    f"the data are not invariant under '{generator.name}' ({score:.1f} standard errors), which the constraint "
-                    "imposes on the model: it cannot fit them; set `constraint: none`, or another `group`",
-                    stacklevel=2,
-                )
+            self._tell(generator.name, asymmetry(generator, x / self.density.unit))
+
+    def _tell(self, symmetry: str, score: float) -> None:
+        if score > SURE and not self._said:
+            self._said = True
+            warnings.warn(
+                f"the data are not invariant under '{symmetry}' ({score:.1f} standard errors), which the constraint "
+                "imposes on the model: it cannot fit them; set `constraint: none`, or another `group`",
+                stacklevel=3,
+            )
 
 
 class DensityGenerator:

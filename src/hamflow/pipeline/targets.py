@@ -79,6 +79,8 @@ STUDY_TABLES = {
     "symmetry": "symmetry",
     "particles": "particles",
     "bridge": "bridge",
+    "baselines": "baselines",
+    "torus": "torus",
 }  # table: the study that has it
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hamflow.equivariant import AffineGenerator
 from hamflow.files import write_text
-from hamflow.methods.base import Facts
-from hamflow.methods.equivariant import DensityGenerator, EquivariantFlow
+from hamflow.methods.base import Facts, Generator
+from hamflow.methods.equivariant import DensityGenerator
 from hamflow.registry import Fraction, NotNegative, Positive
 from hamflow.training.fit import Samples, fit
 from hamflow.training.plan import Training
@@ -31,16 +31,26 @@ class DensityTraining(Training, kw_only=True, frozen=True):
     gradient_clip: NotNegative = 5.0
 
 
+class Trainable(Protocol):
+    """A kind of density, as `hamflow.methods.equivariant.EquivariantFlow` is one."""
+
+    def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> Any:
+        """What its training minimises, with new weights."""
+
+    def generator(self, averaged: Any) -> Any:
+        """What has `log_density(x, momenta)` and `module`, of the averaged weights."""
+
+
 def train(
-    method: EquivariantFlow, plan: Training, data: Tensor, seed: int, unit: float, test: Tensor | None = None, reports: int = 1
-) -> tuple[DensityGenerator, list[dict[str, Any]]]:
+    method: Trainable, plan: Training, data: Tensor, seed: int, unit: float, test: Tensor | None = None, reports: int = 1
+) -> tuple[Any, list[dict[str, Any]]]:
     """A trained density, and its -ELBO on test data in the course of the training, {step, elbo}, none without test data.
 
     Args:
-        data: [N, d]; fewer than a training has updates are met again and again. unit: their spread, data units.
-        test: [M, d]. reports: points of the curve.
+        data: [N, *shape]; fewer than a training has updates are met again and again. unit: their spread, data units.
+        test: [M, *shape]. reports: points of the curve.
     """
-    facts = Facts(name="points", shape=tuple(data.shape[1:]), classes=0, sigma_data=unit, box=(-1.0, 1.0), network={})
+    facts = Facts(name="data", shape=tuple(data.shape[1:]), classes=0, sigma_data=unit, box=(-1.0, 1.0), network={})
     objective = method.objective(facts, {}, seed)
     state, curve = State(objective, plan), []
     generator = method.generator(state.averaged)
@@ -106,11 +116,15 @@ def summary(runs: Sequence[dict[str, Any]], first: Sequence[dict[str, Any]], mea
     return {**{key: statistics(one[key] for one in runs) for key in measured}, "gain": gain}
 
 
-def lines_of(result: dict[str, Any], measured: Iterable[str]) -> list[dict[str, Any]]:
-    """A line a row: means and standard deviations, and the gain over the first constraint with its paired standard error."""
+def lines_of(result: dict[str, Any], measured: Iterable[str], of: str = "constraint") -> list[dict[str, Any]]:
+    """A line a row: means and standard deviations, and the gain over the first one with its paired standard error.
+
+    Args:
+        of: the key of a row that says whose it is.
+    """
     lines = []
     for row in result["rows"]:
-        line = {"size": row["size"] or "endless", "constraint": row["constraint"]}
+        line = {"size": row["size"] or "endless", of: row[of]}
         for key in measured:
             line |= {key: row[key]["mean"], f"{key}_std": row[key]["std"]}
         for key, gain in row["gain"].items():
