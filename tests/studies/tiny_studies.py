@@ -63,9 +63,9 @@ TINY = {
         "sizes": [50],
         "seeds": 2,
         "density": {"width": 8, "steps": 1, "hamiltonians": 1},
-        "training": {"train_kimg": 0.32, "batch": 64},
+        "training": {"train_kimg": 0.128, "batch": 64},
         "momenta": 2,
-        "evaluation": 60,
+        "evaluation": 16,
         "reports": 2,
     },
     "torus": {
