@@ -13,6 +13,7 @@ from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import METHODS, Facts, Generator
 from hamflow.methods.velocity import FlowGenerator
+from hamflow.sampling.gits import gits_grid
 from hamflow.sampling.learned import _adams, angle_grid, hand_made_grids, precise_ends
 from hamflow.sampling.solvers import solve
 from hamflow.training.fit import Samples, fitted
@@ -74,6 +75,18 @@ def test_for_any_flow_it_ends_nearer_to_precise_samples_than_its_start_and_multi
         by_hand = [solve("multistep", velocity, starts, times) for times in hand_made_grids(flow, 4)]
     errors.append(min(float((end - ends).square().mean(1).sqrt().mean()) for end in by_hand))
     assert errors[0] < min(errors[1:])
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_the_times_may_start_from_those_of_dynamic_programming(classes):
+    parent = parent_of("oscillation", classes, alpha=1.0)
+    method = METHODS.build("solver", nfe=4, pairs=64, precise=10, start="gits")
+    objective = method.objective(replace(FACTS, classes=classes), {"velocity": parent}, 0)
+    objective.begin(None)
+    starts, _, labels = objective.pairs
+    expected = gits_grid(lambda x, t: parent.velocity(x, t, labels), parent.flow, starts, 4)
+    assert torch.equal(objective.solver.start, expected)
+    assert not torch.allclose(expected, angle_grid(parent.flow, 4, FACTS.sigma_data))
 
 
 def test_times_alone_leave_the_coefficients_adams_bashforths():

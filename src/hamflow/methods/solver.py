@@ -1,6 +1,6 @@
 """Learned solvers as a kind of method: few evaluations of a field that another method has trained."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from msgspec import Meta
@@ -12,6 +12,7 @@ from hamflow.flows import HamiltonianFlow
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling
 from hamflow.methods.velocity import FlowGenerator, VelocityField
 from hamflow.registry import Count, Options
+from hamflow.sampling.gits import gits_grid
 from hamflow.sampling.learned import (
     LEARNED,
     PAIRS_AT_A_TIME,
@@ -42,6 +43,8 @@ class SolverLearning(Options, kw_only=True, frozen=True):
         nfe: evaluations of the field. pairs: of noise and its precise solution, from which is learned.
         precise: steps of rk4 of these solutions, four evaluations each.
         times_only: the coefficients stay Adams-Bashforth's of the times (as LD3, arXiv:2410.10356).
+        start: of the times: even in arctan(sigma / scale), or by dynamic programming along precise solutions (GITS,
+            arXiv:2405.11326).
     """
 
     samplers: ClassVar = (LEARNED,)
@@ -51,6 +54,7 @@ class SolverLearning(Options, kw_only=True, frozen=True):
     pairs: Count = 512
     precise: Count = 50
     times_only: bool = False
+    start: Literal["angle", "gits"] = "angle"
 
     def check_samplers(self, samplers: dict[str, list[int | str]]) -> None:
         """Raise ConfigurationError for numbers of evaluations that the solver does not spend."""
@@ -107,7 +111,13 @@ class SolverObjective(Objective):
         self.field.flow.check_measured()
 
     def begin(self, rows: Rows) -> None:
-        self.solver.begin(angle_grid(self.field.flow, self.method.nfe, self.scale))
+        flow, nfe = self.field.flow, self.method.nfe
+        if self.method.start == "angle":
+            self.solver.begin(angle_grid(flow, nfe, self.scale))
+            return
+        starts, _, labels = self.pairs
+        few = slice(PAIRS_AT_A_TIME)
+        self.solver.begin(gits_grid(self._velocity(None if labels is None else labels[few]), flow, starts[few], nfe))
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
         starts, ends, labels = self.pairs
