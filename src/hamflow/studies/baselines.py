@@ -72,14 +72,17 @@ class Baseline:
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "BaselineObjective":
         make = _families(math.prod(data.shape))[self.model]
-        with draws.seeded("cpu", seed, "study", "baselines", "weights"):
-            low, high = 1, WIDEST  # of the width, in which the number of weights rises
-            while low < high:
-                middle = (low + high) // 2
-                low, high = (low, middle) if _size(make(middle)) >= self.weights else (middle + 1, high)
-        width = min((low, max(1, low - 1)), key=lambda w: abs(_size(make(w)) - self.weights))
-        with draws.seeded("cpu", seed, "study", "baselines", "weights"):
-            return BaselineObjective(make(width), data.sigma_data)
+
+        def made(width: int) -> nn.Module:
+            with draws.seeded("cpu", seed, "baselines", "weights"):
+                return make(width)
+
+        low, high = 1, WIDEST  # of the width, in which the number of weights rises
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _size(made(middle)) >= self.weights else (middle + 1, high)
+        width = min((low, max(1, low - 1)), key=lambda w: abs(_size(made(w)) - self.weights))
+        return BaselineObjective(made(width), data.sigma_data)
 
     def generator(self, averaged: "BaselineObjective") -> "BaselineObjective":
         return averaged
@@ -135,7 +138,7 @@ def _size(module: nn.Module) -> int:
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """A row for each (model, size): its runs, mean and standard deviation over them, and the gain over the first."""
     spec, law = convert(Spec, values, "studies.baselines"), RingsDensity()
-    test = law.sample(spec.evaluation, draws.generator(spec.seed, "study", "baselines", "test"))
+    test = law.sample(spec.evaluation, draws.generator(spec.seed, "baselines", "test"))
     floor = -law.log_prob(test)
     rows, seconds = [], {}
     for size in spec.sizes:
@@ -166,7 +169,7 @@ def _method(spec: Spec, model: Model) -> Trainable:
 
 def _run(spec: Spec, law: RingsDensity, test: Tensor, model: Model, size: int, seed: int) -> dict[str, Any]:
     plan = convert(DensityTraining, spec.training, "studies.baselines.training")
-    data = law.sample(size or plan.steps * plan.batch, draws.generator(seed, "study", "baselines", "training")).float()
+    data = law.sample(size or plan.steps * plan.batch, draws.generator(seed, "baselines", "training")).float()
     generator, curve = train(_method(spec, model), plan, data, seed, float(data.std()), test, spec.reports)
     turn = rotation(2)
     turned = [turn.move(test, test, 2 * math.pi * k / ROTATIONS)[0] for k in range(ROTATIONS)]
