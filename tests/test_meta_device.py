@@ -86,7 +86,8 @@ def draw(generator, sampler, steps, each=1, label=None):
 def test_everything_that_is_registered_is_tried():
     assert set(SMALLEST) == set(networks.names())
     pairs_first = "solver"  # solves its pairs before its first step, where it may look at them
-    assert {"velocity", *(kind for kind, _ in OTHER_KINDS), *OF_IMAGES, pairs_first} == set(METHODS.names())
+    tuned = "consistency"  # from a field, see below
+    assert {"velocity", *(kind for kind, _ in OTHER_KINDS), *OF_IMAGES, pairs_first, tuned} == set(METHODS.names())
     assert set(BUILT) == set(FLOWS.names()) - {"oscillation_student", "vp"}  # of the same classes as pfgm and oscillation
 
 
@@ -116,6 +117,15 @@ def test_a_step_of_every_kind_of_images(kind):
     method = METHODS.build("vae", **VAE)
     parent = method.generator(method.objective(facts, {}, 0).requires_grad_(False).eval())
     train(kind, OF_IMAGES[kind], facts, parents={} if kind == "vae" else {"vae": parent})
+
+
+def test_a_step_and_a_batch_of_a_consistency_model():
+    facts, method = facts_of("mlp"), METHODS.build("velocity", **EDM)
+    parent = method.generator(method.objective(facts, {}, 0))
+    train("consistency", {}, facts, parents={"velocity": parent})
+    method = METHODS.build("consistency")
+    generator = method.generator(method.objective(facts, {"velocity": parent}, 0).to("meta"))
+    assert generator.sample(range(3), "consistency", 2)[0].is_meta
 
 
 @pytest.mark.parametrize("sampler", [name for name in names() if SOLVERS[name].slope])

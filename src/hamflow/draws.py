@@ -119,25 +119,25 @@ class SampleDraws:
     """The draws of samples: row i is a function of seeds[i] alone, on every machine and device, whatever the batch.
 
     Args:
-        seeds: one integer >= 0 a sample.
+        seeds: one integer >= 0 a sample. names: of further draws of the same samples; each name of a draw adds to them.
     """
 
-    def __init__(self, seeds: Iterable[int]):
-        self.seeds = list(seeds)
+    def __init__(self, seeds: Iterable[int], *names: Name):
+        self.seeds, self.names = list(seeds), names
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Unit normal numbers, float64 [n, *shape], on the CPU."""
-        rows = [generator(seed, "sample", name).standard_normal(shape) for seed in self.seeds]
+        rows = [generator(seed, "sample", *self.names, name).standard_normal(shape) for seed in self.seeds]
         return torch.from_numpy(np.stack(rows)) if rows else torch.zeros((0, *shape), dtype=torch.float64)
 
     def uniform(self, name: str) -> Tensor:
         """Numbers in (0, 1), float64 [n], on the CPU."""
-        rows = [generator(seed, "sample", name).uniform(1e-9, 1) for seed in self.seeds]
+        rows = [generator(seed, "sample", *self.names, name).uniform(1e-9, 1) for seed in self.seeds]
         return torch.tensor(rows, dtype=torch.float64)
 
     def chi_square(self, name: str, degrees: float) -> Tensor:
         """Chi-square numbers with that many degrees of freedom (> 0), float64 [n], on the CPU."""
-        rows = [2 * generator(seed, "sample", name).standard_gamma(degrees / 2) for seed in self.seeds]
+        rows = [2 * generator(seed, "sample", *self.names, name).standard_gamma(degrees / 2) for seed in self.seeds]
         return torch.tensor(rows, dtype=torch.float64)
 
 

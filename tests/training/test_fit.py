@@ -20,8 +20,13 @@ FACTS = Facts(
     name="plane", shape=(2,), classes=0, sigma_data=1.0, box=(-9.0, 9.0), network={"kind": "small", "width": 16, "depth": 2}
 )
 VELOCITY = {"flow": {"name": "oscillation"}, "parameterisation": "velocity", "times": {"law": "uniform"}}
-METHOD = {"velocity": VELOCITY, "hsm": {"critic_steps": 2}, "solver": {"nfe": 3, "pairs": 16, "precise": 2}}
-PARENTS = {"solver": {"velocity": "velocity"}}  # {kind: {role: kind}}
+METHOD = {
+    "velocity": VELOCITY,
+    "hsm": {"critic_steps": 2},
+    "solver": {"nfe": 3, "pairs": 16, "precise": 2},
+    "consistency": {"stage_kimg": 0.1},
+}
+PARENTS = {"solver": {"velocity": "velocity"}, "consistency": {"velocity": "velocity"}}  # {kind: {role: kind}}
 PLAN = Training(train_kimg=0.32, batch=32, report_kimg=0.096, ema_halflife_kimg=0.1, learning_rate=1e-2)
 DATA = torch.from_numpy(np.random.default_rng(0).standard_normal((100, 2))).float()
 

@@ -100,7 +100,7 @@ def unevenness(x: Tensor, shape: Shape, seed: int = 0) -> float:
     Args:
         x: data, [N, C H W], about unit spread.
     """
-    rng = draws.generator(seed, "symmetry", "features", "shifts")
+    rng = draws.generator(seed, "torus", "features")
     x = x.detach().double().cpu()
     waves = torch.from_numpy(rng.standard_normal((x.shape[1], FEATURES))) / x.shape[1] ** 0.5
     phases = torch.from_numpy(rng.uniform(0, 2 * torch.pi, FEATURES))

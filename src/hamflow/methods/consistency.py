@@ -1,0 +1,189 @@
+"""Consistency models: one or two evaluations a sample, tuned from a trained flow (arXiv:2303.01469, arXiv:2406.14548)."""
+
+import copy
+from typing import Annotated, Any, ClassVar
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from hamflow import draws
+from hamflow.draws import SampleDraws
+from hamflow.errors import ConfigurationError, NotOffered
+from hamflow.flows.base import LinearFlow
+from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
+from hamflow.methods.velocity import FlowGenerator, VelocityField
+from hamflow.registry import NotNegative, Options, Positive
+from hamflow.training.fit import Batch, Objective, Turn
+
+ROLE, SAMPLER = "velocity", "consistency"
+
+
+@METHODS.register("consistency")
+class ConsistencyTuning(Options, kw_only=True, frozen=True):
+    """f(x_t, t) = f(x_r, r) for r < t on each trajectory of the parent's flow, so that f(x_T, T) is a sample; theory 4.10.
+
+    Attributes:
+        mean, std: of ln sigma(t), normal, sigma in units of the data's spread.
+        ratio, slope, stage_kimg: sigma(r) / sigma(t) is 1 - (1 + slope / (1 + e^sigma)) / ratio^(s + 1) in stage s, but not
+            below 0; a stage lasts stage_kimg. In the first one r is mostly 0, and the target the datum itself.
+        closest: the largest sigma(r) / sigma(t).
+        huber: c of the loss (|f - f'|^2 + c^2)^1/2 - c, root mean squares over coordinates, in units of the data's spread.
+        between: noise level from which the second evaluation starts, in units of the data's spread.
+    """
+
+    samplers: ClassVar = (SAMPLER,)
+    parents: ClassVar = {ROLE: "velocity"}
+
+    mean: float = -0.4
+    std: Positive = 2.0
+    ratio: Annotated[float, Meta(gt=1)] = 2.0
+    slope: NotNegative = 8.0
+    stage_kimg: Positive = 12.5
+    closest: Annotated[float, Meta(gt=0, lt=1)] = 0.999
+    huber: Positive = 1e-3
+    between: Positive = 1.6
+
+    def check_samplers(self, samplers: dict[str, list[int | str]]) -> None:
+        """Raise ConfigurationError for what a consistency model cannot do."""
+        if set(samplers) - {SAMPLER} or not set(samplers.get(SAMPLER, [])) <= {1, 2} or not samplers:
+            raise ConfigurationError(
+                f"a method of kind 'consistency' draws samples by one or two evaluations, but has `samplers: {samplers}`",
+                fix=f"`samplers: {{{SAMPLER}: [1, 2]}}`",
+            )
+
+    def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "ConsistencyObjective":
+        parent = parents.get(ROLE)
+        if not isinstance(parent, FlowGenerator):
+            raise ConfigurationError(
+                "a consistency model is tuned from a velocity field, and no parent of this method has one",
+                fix=f"`parents: {{{ROLE}: METHOD}}` with a method of kind 'velocity'",
+            )
+        if (parent.shape, parent.classes) != (data.shape, data.classes):
+            raise ConfigurationError(
+                f"the parent's samples have shape {list(parent.shape)} and {parent.classes} classes, those of '{data.name}' "
+                f"{list(data.shape)} and {data.classes}",
+                fix="a parent that was trained on the same data set",
+            )
+        if not isinstance(parent.flow, LinearFlow):
+            raise ConfigurationError(
+                f"a consistency model has no flow '{parent.flow.name}'",
+                why="its function is the denoiser, which a velocity of this flow does not determine",
+                fix="a parent with another flow",
+            )
+        return ConsistencyObjective(self, copy.deepcopy(parent.module), data.sigma_data)
+
+    def generator(self, averaged: "ConsistencyObjective") -> "ConsistencyGenerator":
+        return ConsistencyGenerator(averaged)
+
+
+class ConsistencyObjective(Objective):
+    """The distance of f at two times of a trajectory with the same noise; the earlier one is the target.
+
+    Args:
+        method: its options. field: where the tuning begins; its velocity gives f by the flow's formula for the denoiser, which
+            is the identity at t = 0. scale: spread of the data, data units.
+    """
+
+    turns = (Turn(SAMPLER, "field"),)
+    networks = ("field.network",)
+    advice = "lower training.learning_rate, or raise the method's `stage_kimg`"
+
+    def __init__(self, method: ConsistencyTuning, field: VelocityField, scale: float):
+        super().__init__()
+        self.method, self.field, self.scale = method, field.requires_grad_(True), scale
+
+    def check(self) -> None:
+        self.field.flow.check_measured()
+
+    def function(self, x: Tensor, t: float | Tensor, label: Tensor | None) -> Tensor:
+        """f(x_t, t), like x."""
+        flow: Any = self.field.flow
+        return flow.denoiser_from_velocity(x, self.field(x, t, label if self.field.classes else None), t)
+
+    def levels(self, u: Tensor, kimg: float) -> tuple[Tensor, Tensor]:
+        """(sigma(t), sigma(r)), [n] each, in units of the data's spread, from uniform numbers and the length trained so far."""
+        how = self.method
+        later = (how.mean + how.std * torch.special.ndtri(u)).exp()
+        gap = (1 + how.slope * torch.sigmoid(-later)) / how.ratio ** (int(kimg / how.stage_kimg) + 1)
+        return later, later * (1 - gap).clamp(0, how.closest)
+
+    def losses(self, turn: str, batch: Batch) -> Tensor:
+        flow, scale, x0 = self.field.flow, self.scale, batch.x
+        kimg = batch.step * batch.draw.batch / 1000
+        later, earlier = self.levels(batch.draw.uniform("time"), kimg)
+        v0 = flow.couple(x0, flow.noise(batch.draw, x0.shape[1:]).to(x0))
+        found = []
+        for level in (later, earlier):
+            t = flow.time(scale * level).to(x0)
+            x_t, _ = flow.push(x0, v0, t)
+            same = draws.seeded(x0.device, batch.draw.seed, "consistency", "dropout", batch.step)
+            with same, self.reduced(), torch.set_grad_enabled(level is later):
+                found.append(self.function(x_t, t, batch.label).float())
+        distance = (found[0] - found[1]).square().flatten(1).mean(1) / scale**2
+        huber = (distance + self.method.huber**2).sqrt() - self.method.huber
+        return huber / (later - earlier).to(x0)
+
+
+class ConsistencyGenerator:
+    """Samples by one or two evaluations of f.
+
+    Args:
+        trained: the objective or its average.
+    """
+
+    def __init__(self, trained: ConsistencyObjective):
+        self.module, self.flow = trained, trained.field.flow
+        self.shape, self.classes = trained.field.shape, trained.field.classes
+        self.sampling = Sampling()
+        self.metadata: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def sample(self, seeds: range, sampler: str, nfe: int | str, label: Tensor | None = None) -> tuple[Tensor, int]:
+        """Samples, float64 [n, *shape]: f(x_T, T), with two evaluations noised again to the level `between` and f once more."""
+        if sampler != SAMPLER or nfe not in (1, 2):
+            raise NotOffered(
+                f"a consistency model has no sampler '{sampler}' with nfe {nfe}",
+                why="it maps noise to a sample in one evaluation, and in a second one from less noise",
+                fix=f"ask for sampler '{SAMPLER}' with nfe 1 or 2; its parent has the others",
+            )
+        if self.sampling.guidance != 1:
+            raise NotOffered("a consistency model has no guidance", fix="guidance 1; the parent's samples can be guided")
+        label = classes_of(self.classes, seeds, label)
+        device = next(self.module.parameters()).device
+        parts = [torch.zeros(0, *self.shape, dtype=torch.float64, device=device)]
+        for start in range(0, len(seeds), self.sampling.batch):
+            part = slice(start, start + self.sampling.batch)
+            classes = None if label is None else label[part].to(device)
+            parts.append(self._draw(seeds[part], int(nfe), classes))
+        return torch.cat(parts), int(nfe)
+
+    def _draw(self, seeds: range, nfe: int, label: Tensor | None) -> Tensor:
+        flow, device = self.flow, next(self.module.parameters()).device
+        x = self.module.function(flow.terminal(flow.noise(SampleDraws(seeds), self.shape).to(device)), flow.horizon, label)
+        if nfe == 1:
+            return x
+        again = flow.noise(SampleDraws(seeds, "again"), self.shape).to(device)
+        t = flow.time(torch.tensor(self.module.scale * self.module.method.between, dtype=torch.float64))
+        x, _ = flow.push(x, flow.couple(x, again), t.to(device))
+        return self.module.function(x, t.to(device), label)
+
+    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """A consistency model has none. Raises NotOffered."""
+        raise _lacks("velocity")
+
+    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """A consistency model has none. Raises NotOffered."""
+        raise _lacks("score")
+
+    def log_density(self, x: Tensor, label: Tensor | None = None, **options: Any) -> Tensor:
+        """A consistency model has none. Raises NotOffered."""
+        raise _lacks("likelihood")
+
+
+def _lacks(what: str) -> NotOffered:
+    return NotOffered(
+        f"a consistency model has no {what}",
+        why="f is the end of a trajectory, which tells nothing of the way",
+        fix="ask its parent, a method of kind 'velocity'",
+    )
