@@ -17,6 +17,7 @@ PARAMETERS = {
     "preset": "toy",
     "seeds": [3, 4],
     "run": {"datasets": ["digits"], "methods": [*LABELS]},
+    "datasets": {"digits": {}},
     "metrics": {"tournament": True, "hsd": {"sigmas": [0.1]}},
 }
 
