@@ -48,9 +48,9 @@ class Spec(Options, kw_only=True, frozen=True):
         default_factory=lambda: {"features": "plain", "encoder": "diagonal"}
     )
     hard: Annotated[dict[str, Any], some(EquivariantFlow)] = field(
-        default_factory=lambda: {"group": "shifts", "encoder": "torus", "width": 24, "gain": 1.0}
+        default_factory=lambda: {"group": "shifts", "encoder": "torus", "width": 16, "gain": 1.0}
     )
-    training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=dict)
+    training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=lambda: {"train_kimg": 64, "batch": 64})
     momenta: Count = 16
     evaluation: Annotated[int, Meta(ge=2)] = 390
     reports: Count = 8
