@@ -7,6 +7,7 @@ from hamflow.pipeline.paths import is_circumstance
 from hamflow.report import cost
 from hamflow.report.tables import tabulate
 
+METRICS = "results/toy/metrics"
 PARENTS = {"bns": ["edm"], "edm": [], "both": ["bns", "edm"]}
 
 
@@ -24,7 +25,7 @@ def table(tmp_path, write_result, make_result):
     """One data set, three methods, two seeds."""
     for method in PARENTS:
         for seed in (0, 1):
-            write_result(tmp_path / "m", make_result(method=method, seed=seed, label=method.upper(), value=1.0 + seed))
+            write_result(tmp_path / METRICS, make_result(method=method, seed=seed, label=method.upper(), value=1.0 + seed))
     return tmp_path
 
 
@@ -35,7 +36,7 @@ def rows_of(table):
 
 def test_minutes_are_means_over_seeds_and_a_parent_counts_once(table):
     seconds = {("edm", "seed0"): 60, ("edm", "seed1"): 180, ("bns", "seed0"): 60, ("bns", "seed1"): 60, ("both", "seed0"): 30}
-    folders = told(table / "m", seconds)
+    folders = told(table / METRICS, seconds)
     cost.tabulate(tabulate(folders, table), folders, table, PARENTS, "A sentence.")
     values = "1.50 ± 0.71 / 35"
     assert rows_of(table) == {
@@ -47,16 +48,24 @@ def test_minutes_are_means_over_seeds_and_a_parent_counts_once(table):
 
 
 def test_what_is_not_known_is_left_open(table):
-    folders = told(table / "m", {("bns", "seed0"): 60})
+    folders = told(table / METRICS, {("bns", "seed0"): 60})
     cost.tabulate(tabulate(folders, table), folders, table, PARENTS)
     assert rows_of(table)["BNS"][1:] == ["1.0", "–"]
     assert rows_of(table)["EDM"][1:] == ["–", "–"]
 
 
+def test_a_parent_that_is_no_row_is_known_by_its_checkpoint(table):
+    folders = told(table / METRICS, {("edm", "seed0"): 60})
+    dataset = folders[0].parts[-3]
+    write_json(table / f"checkpoints/toy/{dataset}/apart/seed0/run.json", {"cpu_seconds": 90})
+    cost.tabulate(tabulate(folders, table), folders, table, PARENTS | {"edm": ["apart"]})
+    assert rows_of(table)["EDM"][1:] == ["1.0", "2.5"]
+
+
 def test_no_table_of_results_changes_with_the_seconds(table):
     texts = []
     for seconds in (60, 90):
-        folders = told(table / "m", {("edm", "seed0"): seconds})
+        folders = told(table / METRICS, {("edm", "seed0"): seconds})
         cost.tabulate(tabulate(folders, table), folders, table, PARENTS)
         texts.append({path.name: path.read_bytes() for path in table.glob("*.*") if path.is_file()})
     assert {name for name in texts[0] if texts[0][name] != texts[1][name]} == {"cost.run.md", "cost.run.html"}

@@ -16,7 +16,7 @@ from hamflow.files import save_array, save_tensors
 from hamflow.pipeline.paths import Preset
 from hamflow.pipeline.records import MetricsError
 from hamflow.report import figures, style
-from hamflow.report.figures import memorised
+from hamflow.report.figures import memorised, nfe
 from hamflow.report.figures.samples import COLUMNS, GAP, mosaic
 from hamflow.report.tables import tabulate
 
@@ -242,3 +242,20 @@ def test_a_gan_has_a_figure_of_its_signs_and_its_probability(there, tmp_path):
     save_tensors(paths[0], {"weight": torch.zeros(1)}, {"history": [{"kimg": 1.0, "loss": 1.0}]})
     with pytest.raises(DataError, match="has no signs"):
         kind.draw(parameters, "adversarial", tmp_path / "figure.png")
+
+
+def test_numbers_below_an_axis_keep_apart():
+    """Of 8 and 9 the one of more lines stays."""
+    import pandas as pd
+
+    assert nfe._ticks(pd.Series([1, 8, 9, 9, 35, 35, 104])) == [1, 9, 35, 104]
+    assert nfe._ticks(pd.Series([5, 9, 17, 35])) == [5, 9, 17, 35]
+    assert nfe._ticks(pd.Series([9])) == [9]
+
+
+@pytest.mark.parametrize("count", [3, 13])
+def test_a_long_legend_leaves_the_panels_their_height(tmp_path, count):
+    with style.panels(tmp_path / "a.png", 1, 1, width=3.7, height=2.9, margin=0.9) as (figure, panels):
+        style.legend(figure, [({"color": "k"}, f"method {k}") for k in range(count)], ncols=1)
+        figure.draw_without_rendering()
+        assert panels[0].get_position().height * figure.get_figheight() > 1.8

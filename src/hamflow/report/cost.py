@@ -2,13 +2,14 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hamflow.files import write_text
-from hamflow.pipeline.paths import BOUND, CIRCUMSTANCES
+from hamflow.pipeline.paths import BOUND, CIRCUMSTANCES, Run
 from hamflow.pipeline.provenance import read_circumstances
 from hamflow.pipeline.records import UNSAMPLED
 from hamflow.report import layout
@@ -24,7 +25,7 @@ def tabulate(frame: pd.DataFrame, metrics: Sequence[Path], output: Path, parents
         output: folder of the tables. note: a sentence below the heading.
     """
     lines = layout.largest_budget(frame[(frame["sampler"] != UNSAMPLED) & (frame["method"] != BOUND)])
-    own, columns = minutes(metrics), []
+    own, columns = minutes(metrics, parents), []
     for dataset in dict.fromkeys(lines["dataset"]):
         columns += [
             (dataset, "value / NFE", lambda m, d=dataset: _values(lines, d).get(m, layout.NONE)),
@@ -43,24 +44,38 @@ def tabulate(frame: pd.DataFrame, metrics: Sequence[Path], output: Path, parents
     write_text(output / "cost.run.html", layout.html([grid]))
 
 
-def minutes(metrics: Sequence[Path]) -> dict[tuple[str, str], float]:
-    """CPU minutes of a training by (data set, method), a mean over the seeds of which they are known."""
+def minutes(metrics: Sequence[Path], parents: Parents) -> dict[tuple[str, str], float]:
+    """CPU minutes of a training by (data set, method), a mean over the seeds of which they are known.
+
+    A method from which another one starts need be no row: then its checkpoint tells them.
+    """
+    told: dict[Run, Any] = {}
+    for run, folder in ((Run.of(folder), folder) for folder in metrics):
+        if run and run.method != BOUND:
+            told[run] = read_circumstances(folder / CIRCUMSTANCES).get("training", {}).get("cpu_seconds")
+    needed = {replace(run, method=name) for run in told for name in lineage(run.method, parents)}
+    for run in needed - told.keys():
+        told[run] = read_circumstances(run.checkpoint.parent / CIRCUMSTANCES).get("cpu_seconds")
     found: dict[tuple[str, str], list[float]] = {}
-    for folder in metrics:
-        seconds: Any = read_circumstances(folder / CIRCUMSTANCES).get("training", {}).get("cpu_seconds")
+    for run, seconds in told.items():
         if isinstance(seconds, int | float):
-            found.setdefault(folder.parts[-3:-1], []).append(seconds / 60)  # type: ignore[arg-type]  # two parts
+            found.setdefault((run.dataset, run.method), []).append(seconds / 60)
     return {key: statistics.fmean(values) for key, values in found.items()}
 
 
-def _with_parents(own: Mapping[tuple[str, str], float], dataset: str, method: str, parents: Parents) -> float | None:
-    """The minutes of a method and of all that it starts from, each once; None where some are not known."""
+def lineage(method: str, parents: Parents) -> set[str]:
+    """A method and all that it starts from, directly or not."""
     needed, queue = {method}, [method]
     while queue:
         new = set(parents.get(queue.pop(), ())) - needed
         needed |= new
         queue += new
-    known = [own.get((dataset, name)) for name in needed]
+    return needed
+
+
+def _with_parents(own: Mapping[tuple[str, str], float], dataset: str, method: str, parents: Parents) -> float | None:
+    """The minutes of a method and of all that it starts from, each once; None where some are not known."""
+    known = [own.get((dataset, name)) for name in lineage(method, parents)]
     return None if None in known else sum(value for value in known if value is not None)
 
 

@@ -36,6 +36,7 @@ LINES = {
     "dopri5_each": (0, (2, 1)),
 }
 INK = "#222222"
+LEGEND_ROWS, LEGEND_ROW = 5, 0.19  # that a drawing has room for; inches that a further one needs
 HAMILTONIAN = "#D55E00"  # score matching
 START, END = "#2166AC", "#C4302B"  # of a flow, t = 0 and t = T, as in the paper's figures
 
@@ -128,9 +129,11 @@ def looks(methods: Iterable[str]) -> Looks:
 
 
 def legend(figure: Any, entries: Sequence[tuple[dict[str, Any], str]], **options: Any) -> None:
-    """A legend below the panels, of lines and their labels, which may be any text."""
+    """A legend below the panels, of lines and their labels, which may be any text; a long one makes the drawing higher."""
     from matplotlib.lines import Line2D
 
+    rows = -(-len(entries) // options.get("ncols", 1))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - LEGEND_ROWS))
     handles = [Line2D([], [], label="-", **line) for line, _ in entries]
     texts = figure.legend(handles=handles, loc="outside lower center", **options).get_texts()
     for text, (_, label) in zip(texts, entries, strict=True):

@@ -1,5 +1,7 @@
 """Distance to the data against the number of network evaluations: what a sampler buys."""
 
+import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PANELS_A_ROW = 2
+COLUMN = 8  # methods in a column of the legend
+TITLE = 40  # characters that fit above a panel
+NEAR = 0.06  # parts of the axis that two numbers below it need between them
 BOUND_LINE: dict[str, Any] = {"color": style.DATA, "linestyle": (0, (4, 3)), "linewidth": 1.1}
 
 
@@ -62,11 +67,13 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
         for axes, dataset in zip(panels, datasets, strict=True):
             _panel(axes, frame[frame["dataset"] == dataset], looks)
             title = style.literal(parameters["datasets"][dataset]["label"])
-            axes.set_title(f"{title}{_counts(frame[frame['dataset'] == dataset])}", loc="left")
+            counts = _counts(frame[frame["dataset"] == dataset])
+            axes.set_title(title + ("\n" if len(title + counts) > TITLE else ", ") * bool(counts) + counts, loc="left")
         seeds = frame["seeds"].max()
         bars = f"; bars: standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"
         figure.suptitle(f"Preset {parameters['preset']}{bars}", fontsize=10)
-        style.legend(figure, _legend(frame, looks), ncols=2, handlelength=3.5)
+        columns = _legend(frame, looks)
+        style.legend(figure, list(itertools.chain(*columns)), ncols=len(columns), handlelength=3.5)
 
 
 def _panel(axes: Any, frame: "pd.DataFrame", looks: style.Looks) -> None:
@@ -85,7 +92,7 @@ def _panel(axes: Any, frame: "pd.DataFrame", looks: style.Looks) -> None:
     axes.set_xscale("log")
     if (frame["mean"] > 0).all():  # an unbiased estimate may be negative
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(set(drawn["nfe"]))))
+    axes.xaxis.set_major_locator(FixedLocator(_ticks(drawn["nfe"])))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -115,18 +122,31 @@ def _curve(axes: Any, lines: "pd.DataFrame", sampler: str, look: style.Look) -> 
     )
 
 
+def _ticks(budgets: "pd.Series[float]") -> list[float]:
+    """Budgets whose numbers do not overlap on a logarithmic axis: of two near ones that of more lines, or the larger."""
+    counts = budgets.value_counts()
+    apart = NEAR * math.log(max(counts.index) / min(counts.index)) if len(counts) else 0.0
+    kept: list[float] = []
+    for budget in sorted(counts.index, key=lambda n: (-counts[n], -n)):
+        if all(abs(math.log(budget / other)) >= apart for other in kept):
+            kept.append(budget)
+    return sorted(kept)
+
+
 def _counts(frame: "pd.DataFrame") -> str:
     drawn, bound = (sorted(set(frame.loc[(frame["method"] == BOUND) == real, "n_samples"])) for real in (False, True))
-    text = f", n = {drawn[-1]}" if drawn else ""
+    text = f"n = {drawn[-1]}" if drawn else ""
     return text + (f" (bound {bound[-1]})" if bound and bound != drawn else "")
 
 
-def _legend(frame: "pd.DataFrame", looks: style.Looks) -> list[tuple[dict[str, Any], str]]:
-    """Two columns of equal length: methods by colour and marker; samplers by dash, and the bound."""
+def _legend(frame: "pd.DataFrame", looks: style.Looks) -> list[list[tuple[dict[str, Any], str]]]:
+    """Columns of equal length: one or more of methods by colour and marker; one of samplers by dash, and the bound."""
     labels = dict(zip(frame["method"], frame["label"], strict=True))
     left = [(look.line(), labels[method]) for method, look in looks.items() if method in labels and method != BOUND]
     samplers = sorted(set(frame.loc[frame["method"] != BOUND, "sampler"]))
     right = [({"color": style.INK, "linestyle": style.line(sampler)}, f"sampler {sampler}") for sampler in samplers]
     right += [(BOUND_LINE, labels[BOUND])] if BOUND in labels else []
-    length = max(len(left), len(right))
-    return [entry for side in (left, right) for entry in side + [({"alpha": 0}, "")] * (length - len(side))]
+    parts = -(-len(left) // COLUMN)
+    length = max(-(-len(left) // max(parts, 1)), len(right))
+    columns = [left[i * length : (i + 1) * length] for i in range(-(-len(left) // length))] + [right]
+    return [column + [({"alpha": 0}, "")] * (length - len(column)) for column in columns]
