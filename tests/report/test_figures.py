@@ -16,7 +16,8 @@ from hamflow.files import save_array, save_tensors
 from hamflow.pipeline.paths import Preset
 from hamflow.pipeline.records import MetricsError
 from hamflow.report import figures, style
-from hamflow.report.figures import memorised, nfe
+from hamflow.report.figures import memorised
+from hamflow.report.figures.nfe import ticks
 from hamflow.report.figures.samples import COLUMNS, GAP, mosaic
 from hamflow.report.tables import tabulate
 
@@ -248,9 +249,9 @@ def test_numbers_below_an_axis_keep_apart():
     """Of 8 and 9 the one of more lines stays."""
     import pandas as pd
 
-    assert nfe._ticks(pd.Series([1, 8, 9, 9, 35, 35, 104])) == [1, 9, 35, 104]
-    assert nfe._ticks(pd.Series([5, 9, 17, 35])) == [5, 9, 17, 35]
-    assert nfe._ticks(pd.Series([9])) == [9]
+    assert ticks(pd.Series([1, 8, 9, 9, 35, 35, 104])) == [1, 9, 35, 104]
+    assert ticks(pd.Series([5, 9, 17, 35])) == [5, 9, 17, 35]
+    assert ticks(pd.Series([9])) == [9]
 
 
 @pytest.mark.parametrize("count", [3, 13])

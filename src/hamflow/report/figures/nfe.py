@@ -92,7 +92,7 @@ def _panel(axes: Any, frame: "pd.DataFrame", looks: style.Looks) -> None:
     axes.set_xscale("log")
     if (frame["mean"] > 0).all():  # an unbiased estimate may be negative
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(_ticks(drawn["nfe"])))
+    axes.xaxis.set_major_locator(FixedLocator(ticks(drawn["nfe"])))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -122,7 +122,7 @@ def _curve(axes: Any, lines: "pd.DataFrame", sampler: str, look: style.Look) -> 
     )
 
 
-def _ticks(budgets: "pd.Series[float]") -> list[float]:
+def ticks(budgets: "pd.Series[float]") -> list[float]:
     """Budgets whose numbers do not overlap on a logarithmic axis: of two near ones that of more lines, or the larger."""
     counts = budgets.value_counts()
     apart = NEAR * math.log(max(counts.index) / min(counts.index)) if len(counts) else 0.0
