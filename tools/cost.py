@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def rows(parameters: dict[str, Any], rate: float) -> Iterator[list[str]]:
-    """A row for each data set of images and each method that has a network."""
+    """A row for each data set of images and each velocity field."""
     for name in parameters["run"]["datasets"]:
         entry = parameters["datasets"][name]
         source, _ = sources.build_split(entry["source"], entry["options"], f"datasets.{name}.")
@@ -44,6 +44,8 @@ def rows(parameters: dict[str, Any], rate: float) -> Iterator[list[str]]:
         classes = 10 if entry["conditional"] else 0
         for method in config.methods_of(parameters, name):
             spec = config.training_spec(parameters, name, method)
+            if parameters["methods"][method]["kind"] != "velocity":
+                continue
             size, forward = counted(spec["network"], tuple(shape), classes)
             training = TRAINING * forward * 1000 * spec["training"]["train_kimg"]
             evaluations = sum(nfe for _, nfe in config.sampler_settings(parameters, method) if isinstance(nfe, int))
