@@ -25,7 +25,8 @@ def with_sampling(base, **changes):
 
 def only(base, *methods, settings, **changes):
     run = {"datasets": ["checkerboard"], "methods": list(methods)}
-    return with_sampling({**base, "run": run}, settings=settings, **changes)
+    free = {**base["datasets"], "checkerboard": {**base["datasets"]["checkerboard"], "methods": None}}
+    return with_sampling({**base, "run": run, "datasets": free}, settings=settings, **changes)
 
 
 def test_the_verb_starts_from_the_law_of_the_data(checkpoint, prepared, tiny_config, tmp_path):

@@ -36,7 +36,10 @@ IMAGES = {
 
 @pytest.fixture(scope="module")
 def parameters():
-    return config.load(["params.yaml", "workflow/presets/smoke.yaml"], ["run.datasets=[digits, gaussian_mixture]"])
+    return config.load(
+        ["params.yaml", "workflow/presets/smoke.yaml"],
+        ["run.datasets=[digits, gaussian_mixture]", "run.methods=[edm, flow_matching, oscillation, reflection, stylegan2_ada]"],
+    )
 
 
 @pytest.fixture(scope="module")
