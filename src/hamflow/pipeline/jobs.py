@@ -278,9 +278,12 @@ class Jobs:
         """The names that the parameters of a job hold: the objects of a registry that it may use."""
         dataset, method = (place.dataset, place.method) if isinstance(place, Run) else (place, BOUND)
         of_dataset = isinstance(place, Run) or rule in ("prepare", "tournament")
-        entries: list[Any] = [self.parameters["datasets"][dataset]] if of_dataset else []
+        entries: list[Any] = []
+        if of_dataset:  # but for the names of its methods, of which this job may be one
+            entries.append({key: value for key, value in self.parameters["datasets"][dataset].items() if key != "methods"})
         if rule == "tournament":
-            entries += [config.training_spec(self.parameters, dataset, name) for name in self.parameters["run"]["methods"]]
+            methods = config.methods_of(self.parameters, dataset)
+            entries += [config.training_spec(self.parameters, dataset, name) for name in methods]
         if method != BOUND:
             entries.append(config.training_spec(self.parameters, dataset, method))
         return frozenset(names_in(entries))
