@@ -12,11 +12,11 @@ from hamflow.draws import SampleDraws
 from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows.base import LinearFlow
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
-from hamflow.methods.velocity import FlowGenerator, VelocityField
+from hamflow.methods.velocity import ROLE, VelocityField, field_of
 from hamflow.registry import NotNegative, Options, Positive
 from hamflow.training.fit import Batch, Objective, Turn
 
-ROLE, SAMPLER = "velocity", "consistency"
+SAMPLER = "consistency"
 
 
 @METHODS.register("consistency")
@@ -53,18 +53,7 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
             )
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "ConsistencyObjective":
-        parent = parents.get(ROLE)
-        if not isinstance(parent, FlowGenerator):
-            raise ConfigurationError(
-                "a consistency model is tuned from a velocity field, and no parent of this method has one",
-                fix=f"`parents: {{{ROLE}: METHOD}}` with a method of kind 'velocity'",
-            )
-        if (parent.shape, parent.classes) != (data.shape, data.classes):
-            raise ConfigurationError(
-                f"the parent's samples have shape {list(parent.shape)} and {parent.classes} classes, those of '{data.name}' "
-                f"{list(data.shape)} and {data.classes}",
-                fix="a parent that was trained on the same data set",
-            )
+        parent = field_of(parents, data, "a consistency model is tuned from a velocity field")
         if not isinstance(parent.flow, LinearFlow):
             raise ConfigurationError(
                 f"a consistency model has no flow '{parent.flow.name}'",

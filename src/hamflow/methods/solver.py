@@ -10,7 +10,7 @@ from hamflow.draws import SampleDraws, key
 from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling
-from hamflow.methods.velocity import FlowGenerator, VelocityField
+from hamflow.methods.velocity import ROLE, FlowGenerator, VelocityField, field_of
 from hamflow.registry import Count, Options
 from hamflow.sampling.gits import gits_grid
 from hamflow.sampling.learned import (
@@ -28,7 +28,6 @@ from hamflow.sampling.teleportation import Teleport
 from hamflow.training.fit import Batch, Objective, Rows, Samples, Turn, fitted
 from hamflow.training.plan import Training
 
-ROLE = "velocity"  # of the parent
 Pairs = tuple[Tensor, Tensor, Tensor | None]  # x_T, x_0, and labels, if there are any
 LARGEST = 2**53  # of the seeds of noise; those of samples are below 1e15
 
@@ -66,18 +65,7 @@ class SolverLearning(Options, kw_only=True, frozen=True):
             )
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "SolverObjective":
-        parent = parents.get(ROLE)
-        if not isinstance(parent, FlowGenerator):
-            raise ConfigurationError(
-                "a learned solver is one of a velocity field, and no parent of this method has one",
-                fix=f"`parents: {{{ROLE}: METHOD}}` with a method of kind 'velocity'",
-            )
-        if (parent.shape, parent.classes) != (data.shape, data.classes):
-            raise ConfigurationError(
-                f"the parent's samples have shape {list(parent.shape)} and {parent.classes} classes, those of '{data.name}' "
-                f"{list(data.shape)} and {data.classes}",
-                fix="a parent that was trained on the same data set",
-            )
+        parent = field_of(parents, data, "a learned solver is one of a velocity field")
         return SolverObjective(self, parent.module, data.sigma_data, seed)
 
     def generator(self, averaged: "SolverObjective") -> "SolverGenerator":

@@ -29,6 +29,7 @@ from hamflow.sampling.teleportation import Teleport
 from hamflow.training.augmentation import Transforms
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
+ROLE = "velocity"  # of the parent of a method that starts from a trained field
 UNLABELLED = -1  # the class of a sample whose class the network is not told
 
 
@@ -310,3 +311,26 @@ class FlowGenerator:
         if teleport:
             start = teleport(self.flow, start)
         return self.flow.settle(integrate(self.flow.unfold(velocity), start)), evaluate.count
+
+
+def field_of(parents: Mapping[str, Generator], data: Facts, what: str) -> FlowGenerator:
+    """The parent of role `velocity`, whose field a method starts from.
+
+    Args:
+        what: a clause that says why the method needs one.
+    Raises:
+        ConfigurationError: no such parent, one without a velocity field, or one of samples of another shape or other classes.
+    """
+    parent = parents.get(ROLE)
+    if not isinstance(parent, FlowGenerator):
+        raise ConfigurationError(
+            f"{what}, and no parent of this method has one",
+            fix=f"`parents: {{{ROLE}: METHOD}}` with a method of kind 'velocity'",
+        )
+    if (parent.shape, parent.classes) != (data.shape, data.classes):
+        raise ConfigurationError(
+            f"the parent's samples have shape {list(parent.shape)} and {parent.classes} classes, those of '{data.name}' "
+            f"{list(data.shape)} and {data.classes}",
+            fix="a parent that was trained on the same data set",
+        )
+    return parent
