@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal
 
 from hamflow.draws import BatchDraws
-from hamflow.equivariant.torus import TorusEncoder, TorusEnergy, shifted, unevenness
+from hamflow.equivariant.torus import TorusEncoder, TorusEnergy, shift_asymmetry, shifted
 from hamflow.errors import ConfigurationError
 from hamflow.methods.base import METHODS, Facts
 from hamflow.registry import convert
@@ -73,8 +73,8 @@ def test_data_that_stand_still_are_told_from_data_that_are_shifted():
     images = torus.digits()
     moved = torus._moved(images, np.random.default_rng(0))
     shape = tuple(images.shape[1:])
-    assert unevenness(moved.flatten(1), shape) < 5
-    assert unevenness(images.flatten(1), shape) > 10
+    assert shift_asymmetry(moved.flatten(1), shape) < 5
+    assert shift_asymmetry(images.flatten(1), shape) > 10
 
 
 @pytest.mark.parametrize("constraint", ["hard", "none"])

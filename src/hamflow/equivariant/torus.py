@@ -91,7 +91,7 @@ def shifted(x: Tensor, shape: Shape, down: int, right: int) -> Tensor:
     return torch.roll(x.view(-1, *shape), (down, right), (2, 3)).flatten(1)
 
 
-def unevenness(x: Tensor, shape: Shape, seed: int = 0) -> float:
+def shift_asymmetry(x: Tensor, shape: Shape, seed: int = 0) -> float:
     """How surely data lack the symmetry: the largest of some standard scores, about 2 to 3 for data that have it.
 
     E phi(T x) = E phi(x) for every phi, if the law of x is that of T x. Here phi = cos(w . x + c) with random w and c, and T

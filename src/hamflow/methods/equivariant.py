@@ -17,7 +17,7 @@ from hamflow.equivariant.encoders import CartesianEncoder, Encoder, ParticleEnco
 from hamflow.equivariant.energies import Energy, NetworkEnergy, PairwiseEnergy, Quadratic, RadialEnergy
 from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.equivariant.generators import AffineGenerator, over_particles, special_euclidean, special_orthogonal, translations
-from hamflow.equivariant.torus import TorusEncoder, TorusEnergy, unevenness
+from hamflow.equivariant.torus import TorusEncoder, TorusEnergy, shift_asymmetry
 from hamflow.errors import ConfigurationError
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
 from hamflow.registry import Count, Options, Positive
@@ -232,7 +232,7 @@ class EquivariantObjective(Objective):
         relative = self.method.base == "mean_free"  # a law of relative positions, which translations leave alone
         x = centred(x, self.method.particles) if relative else x
         if self.method.constraint == "hard" and self.method.group == "shifts":
-            self._tell("shifts", unevenness(x / self.density.unit, self.shape))
+            self._tell("shifts", shift_asymmetry(x / self.density.unit, self.shape))
         for generator in self.generators:
             if relative and not bool(generator.matrix.any()):
                 continue
