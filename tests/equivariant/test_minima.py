@@ -88,3 +88,12 @@ def test_a_spread_that_is_given_is_kept():
     assert torch.allclose(kept.log_q.exp(), torch.full((2,), 1.5))
     assert [name for name, _ in kept.named_parameters()] == ["log_p", "mean"]
     assert "log_q" in dict(learned.named_parameters())
+
+
+def test_an_energy_is_the_integral_of_its_gradient_where_it_says_nothing_else():
+    class Gradient(Quartic):
+        forward = Energy.forward
+
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    origin = Quartic()(torch.zeros_like(x))
+    torch.testing.assert_close(Gradient()(x), Quartic()(x) - origin, rtol=1e-12, atol=1e-12)

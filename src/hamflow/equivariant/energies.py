@@ -5,6 +5,7 @@ A gradient is computed without automatic differentiation, so that training needs
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -18,16 +19,24 @@ REACH = 3.0  # the distance beyond which f hardly changes
 NODES = 64  # of the quadrature along a radius
 
 
-class Energy(nn.Module):
+class Energy(nn.Module, ABC):
     """A scalar function of one half of phase space: K of momenta, or U of positions."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The energy, [N, d] -> [N], up to a constant."""
-        raise NotImplementedError
+        """The energy, [N, d] -> [N], less that at the origin: int_0^1 x . grad(x y) dy, by Gauss and Legendre's quadrature."""
+        nodes, weights = (part.to(x) for part in quadrature())
+        along = torch.stack([(x * self.gradient(x * y)).sum(1) for y in nodes])
+        return weights @ along
 
+    @abstractmethod
     def gradient(self, x: Tensor) -> Tensor:
         """Its gradient, [N, d] -> [N, d]: for K the velocity, for U minus the force."""
-        raise NotImplementedError
+
+
+def quadrature() -> tuple[Tensor, Tensor]:
+    """Gauss and Legendre's nodes and weights on [0, 1], float64 [NODES] each."""
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
+    return (nodes + 1) / 2, weights / 2
 
 
 class Quadratic(Energy):
@@ -126,9 +135,8 @@ class Stiffness(nn.Module):
 
     def energy(self, square: Tensor) -> Tensor:
         """int_0^r f(s) s ds = r^2 int_0^1 f(r y) y dy, by Gauss and Legendre's quadrature."""
-        nodes, weights = (torch.from_numpy(part).to(square) for part in np.polynomial.legendre.leggauss(NODES))
-        y = (nodes + 1) / 2
-        return square * (self.forward(square[..., None] * y.square()) * y * weights).sum(-1) / 2
+        y, weights = (part.to(square) for part in quadrature())
+        return square * (self.forward(square[..., None] * y.square()) * y * weights).sum(-1)
 
 
 class RadialEnergy(Energy):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 import torch
@@ -101,6 +101,33 @@ class Generator(Protocol):
             NotOffered: the method does not generate, or not with this sampler.
             ConfigurationError: labels of a method without classes, or beyond them (`classes_of`).
         """
+
+
+class SamplesOnly:
+    """A generator of samples that has nothing else, and says so.
+
+    Attributes:
+        what, why, fix: of the error: what it is, why it lacks the rest, and where that is to be had.
+    """
+
+    what: ClassVar[str]
+    why: ClassVar[str]
+    fix: ClassVar[str]
+
+    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """There is none. Raises NotOffered."""
+        raise self._lacks("velocity")
+
+    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """There is none. Raises NotOffered."""
+        raise self._lacks("score")
+
+    def log_density(self, x: Tensor, label: Tensor | None = None, **options: Any) -> Tensor:
+        """There is none. Raises NotOffered."""
+        raise self._lacks("likelihood")
+
+    def _lacks(self, asked: str) -> NotOffered:
+        return NotOffered(f"{self.what} has no {asked}", why=self.why, fix=self.fix)
 
 
 def classes_of(count: int, seeds: range, label: Tensor | None, unlabelled: bool = False) -> Tensor | None:

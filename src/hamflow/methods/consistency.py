@@ -11,7 +11,7 @@ from hamflow import draws
 from hamflow.draws import SampleDraws
 from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows.base import LinearFlow
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
+from hamflow.methods.base import METHODS, Facts, Generator, SamplesOnly, Sampling, classes_of
 from hamflow.methods.velocity import ROLE, VelocityField, field_of
 from hamflow.registry import NotNegative, Options, Positive
 from hamflow.training.fit import Batch, Objective, Turn
@@ -114,12 +114,16 @@ class ConsistencyObjective(Objective):
         return huber / (later - earlier).to(x0)
 
 
-class ConsistencyGenerator:
+class ConsistencyGenerator(SamplesOnly):
     """Samples by one or two evaluations of f.
 
     Args:
         trained: the objective or its average.
     """
+
+    what = "a consistency model"
+    why = "f is the end of a trajectory, which tells nothing of the way"
+    fix = "ask its parent, a method of kind 'velocity'"
 
     def __init__(self, trained: ConsistencyObjective):
         self.module, self.flow = trained, trained.field.flow
@@ -156,23 +160,3 @@ class ConsistencyGenerator:
         t = flow.time(torch.tensor(self.module.scale * self.module.method.between, dtype=torch.float64))
         x, _ = flow.push(x, flow.couple(x, again), t.to(device))
         return self.module.function(x, t.to(device), label)
-
-    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """A consistency model has none. Raises NotOffered."""
-        raise _lacks("velocity")
-
-    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """A consistency model has none. Raises NotOffered."""
-        raise _lacks("score")
-
-    def log_density(self, x: Tensor, label: Tensor | None = None, **options: Any) -> Tensor:
-        """A consistency model has none. Raises NotOffered."""
-        raise _lacks("likelihood")
-
-
-def _lacks(what: str) -> NotOffered:
-    return NotOffered(
-        f"a consistency model has no {what}",
-        why="f is the end of a trajectory, which tells nothing of the way",
-        fix="ask its parent, a method of kind 'velocity'",
-    )

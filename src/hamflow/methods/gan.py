@@ -9,8 +9,8 @@ from torch.nn.functional import softplus
 
 from hamflow import draws
 from hamflow.draws import Draw, SampleDraws
-from hamflow.errors import ConfigurationError, NotOffered
-from hamflow.methods.base import METHODS, Facts, Generator, Sampling, check_direct, classes_of
+from hamflow.errors import ConfigurationError
+from hamflow.methods.base import METHODS, Facts, Generator, SamplesOnly, Sampling, check_direct, classes_of
 from hamflow.networks.stylegan2 import PointDiscriminator, PointGenerator, StyleDiscriminator, StyleGenerator
 from hamflow.registry import Auto, Count, NotNegative, Options, Positive
 from hamflow.training.ada import Pipe, augment
@@ -172,12 +172,16 @@ def generated(network: Any, draw: Draw, label: Tensor | None) -> Tensor:
     return network(draw.normal("noise", (network.latent,)).to(like), label, planes)
 
 
-class AdversarialGenerator:
+class AdversarialGenerator(SamplesOnly):
     """What a trained generator can do: samples by one evaluation.
 
     Args:
         module: G. shape: of one sample. classes: number of class labels, 0: unconditional.
     """
+
+    what = "a GAN"
+    why = "its generator draws samples from a law whose density it does not know"
+    fix = "ask for samples (sampler 'direct', nfe 1), or take a method of kind 'velocity'"
 
     def __init__(self, module: nn.Module, shape: tuple[int, ...], classes: int):
         self.module, self.shape, self.classes = module, shape, classes
@@ -196,23 +200,3 @@ class AdversarialGenerator:
             classes = None if label is None else label[part].to(device)
             parts.append(generated(self.module, SampleDraws(seeds[part]), classes).double())
         return torch.cat(parts), 1
-
-    def velocity(self, x: Tensor, t: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """A GAN has none. Raises NotOffered."""
-        raise _lacks("velocity")
-
-    def score(self, y: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """A GAN has none. Raises NotOffered."""
-        raise _lacks("score")
-
-    def log_density(self, x: Tensor, label: Tensor | None = None, **options: Any) -> Tensor:
-        """A GAN has none. Raises NotOffered."""
-        raise _lacks("likelihood")
-
-
-def _lacks(what: str) -> NotOffered:
-    return NotOffered(
-        f"a GAN has no {what}",
-        why="its generator draws samples from a law whose density it does not know",
-        fix="ask for samples (sampler 'direct', nfe 1), or take a method of kind 'velocity'",
-    )
