@@ -5,8 +5,8 @@ The other flows are those of the library zuko; their densities are exact, the Ha
 """
 
 import math
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,17 @@ from hamflow.methods.base import Facts, Generator
 from hamflow.methods.equivariant import EquivariantFlow
 from hamflow.registry import Count, Options, convert, some
 from hamflow.report import style
-from hamflow.studies.densities import DensityTraining, Trainable, lines_of, mean, normal_law, summary, train, write_table
+from hamflow.studies.densities import (
+    DensityTraining,
+    Trainable,
+    compared,
+    curves,
+    lines_of,
+    mean,
+    normal_law,
+    train,
+    write_table,
+)
 from hamflow.training.fit import Batch, Objective, Turn
 
 Model = Literal["hamiltonian", "equivariant", "realnvp", "spline", "continuous"]
@@ -140,15 +150,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     spec, law = convert(Spec, values, "studies.baselines"), RingsDensity()
     test = law.sample(spec.evaluation, draws.generator(spec.seed, "baselines", "test"))
     floor = -law.log_prob(test)
-    rows, seconds = [], {}
-    for size in spec.sizes:
-        first: list[dict[str, Any]] = []
-        for model in spec.models:
-            began, seeds = time.process_time(), range(spec.seed, spec.seed + spec.seeds)
-            runs = [_run(spec, law, test.float(), model, size, seed) for seed in seeds]
-            seconds[f"{model}, {size or 'endless'}"] = (time.process_time() - began) / spec.seeds
-            first = first or runs
-            rows.append({"model": model, "size": size, "runs": runs, **summary(runs, first, MEASURED)})
+    seeds, run = range(spec.seed, spec.seed + spec.seeds), partial(_run, spec, law, test.float())
+    rows, seconds = compared("model", spec.models, spec.sizes, seeds, MEASURED, run)
     return {
         "kind": "baselines",
         "spec": to_builtins(spec),
@@ -187,20 +190,18 @@ def _run(spec: Spec, law: RingsDensity, test: Tensor, model: Model, size: int, s
     }
 
 
+def _bound_of(row: dict[str, Any]) -> str:
+    return f"{LABELS[row['model']]}: {row['bound']['mean']:.3f}"
+
+
 def draw(result: dict[str, Any], output: Path) -> None:
     """-ln p of held-out points (of Hamiltonian flows its bound) against updates, a panel a size, a line a run."""
     sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
     with style.drawing(output, 4.4 * len(sizes) + 0.4, 3.8) as figure:
-        for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0], sizes, strict=True):
-            for row in (row for row in result["rows"] if row["size"] == size):
-                model = row["model"]
-                end = f"{LABELS[model]}: {row['bound']['mean']:.3f}"
-                for number, one in enumerate(row["runs"]):
-                    steps, values = ([point[key] for point in one["curve"]] for key in ("step", "elbo"))
-                    axes.plot(steps, values, color=COLOURS[model], lw=1.2, label="" if number else end)
+        for axes, size in curves(figure, result, "model", COLOURS, _bound_of):
             axes.axhline(result["floor"], color=style.INK, linestyle="--", linewidth=1.0, label="the law itself")
             axes.axhline(result["normal"], color=style.INK, linestyle=":", linewidth=1.0, label="the best normal law")
-            axes.set(xlabel="updates", title=f"{size} data" if size else "endless data")
+            axes.set(title=f"{size} data" if size else "endless data")
             axes.legend(loc="upper right", fontsize=7)
         figure.axes[0].set_ylabel("$-\\ln p$, held out (nats)")
         low = min(point["elbo"] for row in result["rows"] for one in row["runs"] for point in one["curve"])

@@ -1,7 +1,8 @@
 """What the studies of densities share: how one is trained, its learning curve, and statistics over runs of several seeds."""
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,6 +115,55 @@ def summary(runs: Sequence[dict[str, Any]], first: Sequence[dict[str, Any]], mea
     """`statistics` of what was measured, and the `gain` of the bounds over the runs of another constraint."""
     gain = {key: paired([one[key] for one in runs], [one[key] for one in first]) for key in ("elbo", "bound")}
     return {**{key: statistics(one[key] for one in runs) for key in measured}, "gain": gain}
+
+
+def compared(
+    of: str,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    seeds: range,
+    measured: Sequence[str],
+    run: Callable[[Any, int, int], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """A row for each (name, size) under the key `of`: its runs and their `summary`; and the CPU seconds of a run.
+
+    Args:
+        names: what is compared, the first with each other one. sizes: of the training sets, 0: endless. seeds: of the runs.
+        run: (name, size, seed) -> what is measured.
+    """
+    rows, seconds = [], {}
+    for size in sizes:
+        first: list[dict[str, Any]] = []
+        for name in names:
+            began = time.process_time()
+            runs = [run(name, size, seed) for seed in seeds]
+            seconds[f"{name}, {size or 'endless'}"] = (time.process_time() - began) / len(seeds)
+            first = first or runs
+            rows.append({of: name, "size": size, "runs": runs, **summary(runs, first, measured)})
+    return rows, seconds
+
+
+def curves(
+    figure: Any, result: dict[str, Any], of: str, colours: Mapping[str, str], end: Callable[[dict[str, Any]], str]
+) -> Iterator[tuple[Any, int]]:
+    """A panel a size with the learning curves of its rows, a line a run: (axes, size), for what else belongs there.
+
+    Args:
+        of: the key of a row that says whose it is. end: what the legend says of a row.
+    """
+    sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
+    for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0], sizes, strict=True):
+        for row in (row for row in result["rows"] if row["size"] == size):
+            for number, one in enumerate(row["runs"]):
+                steps, values = ([point[key] for point in one["curve"]] for key in ("step", "elbo"))
+                axes.plot(steps, values, color=colours[row[of]], lw=1.2, label="" if number else end(row))
+        yield axes, size
+        axes.set(xlabel="updates")
+
+
+def both_bounds(row: dict[str, Any]) -> str:
+    """Where the runs of a constraint ended, for the legend."""
+    return f"{row['constraint']}: {row['elbo']['mean']:.3f}, bound {row['bound']['mean']:.3f}"
 
 
 def lines_of(result: dict[str, Any], measured: Iterable[str], of: str = "constraint") -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ The claims of Equivariant Hamiltonian Flows (arXiv:1909.13739) about data effici
 """
 
 import math
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -24,12 +24,14 @@ from hamflow.report import style
 from hamflow.studies.densities import (
     COLOURS,
     DensityTraining,
+    both_bounds,
+    compared,
+    curves,
     lines_of,
     mean,
     noise_like,
     normal_law,
     representation,
-    summary,
     train,
     write_table,
 )
@@ -98,17 +100,10 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 
 def compare(kind: str, spec: Spec, system: System) -> dict[str, Any]:
     """A row for each (constraint, size): its runs, mean and standard deviation over them, and the gain over the first."""
-    rows, seconds = [], {}
     test = system.law.sample(spec.evaluation, draws.generator(spec.seed, "study", kind, "test"))
     floor = -system.law.log_prob(test)
-    for size in spec.sizes:
-        first: list[dict[str, Any]] = []
-        for constraint in spec.constraints:
-            began, seeds = time.process_time(), range(spec.seed, spec.seed + spec.seeds)
-            runs = [_run(kind, spec, system, test.float(), constraint, size, seed) for seed in seeds]
-            seconds[f"{constraint}, {size or 'endless'}"] = (time.process_time() - began) / spec.seeds
-            first = first or runs
-            rows.append({"constraint": constraint, "size": size, "runs": runs, **summary(runs, first, MEASURED)})
+    seeds, run = range(spec.seed, spec.seed + spec.seeds), partial(_run, kind, spec, system, test.float())
+    rows, seconds = compared("constraint", spec.constraints, spec.sizes, seeds, MEASURED, run)
     return {
         "kind": kind,
         "spec": to_builtins(spec),
@@ -155,15 +150,10 @@ def draw(result: dict[str, Any], output: Path) -> None:
     """The held-out bound against updates, a panel a size, a line a run; in the legend, where each constraint ended."""
     sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
     with style.drawing(output, 4.4 * len(sizes) + 0.4, 3.6) as figure:
-        for axes, size in zip(figure.subplots(1, len(sizes), squeeze=False, sharey=True)[0], sizes, strict=True):
-            for row in (row for row in result["rows"] if row["size"] == size):
-                end = f"{row['constraint']}: {row['elbo']['mean']:.3f}, bound {row['bound']['mean']:.3f}"
-                for number, one in enumerate(row["runs"]):
-                    steps, values = ([point[key] for point in one["curve"]] for key in ("step", "elbo"))
-                    axes.plot(steps, values, color=COLOURS[row["constraint"]], lw=1.2, label="" if number else end)
+        for axes, size in curves(figure, result, "constraint", COLOURS, both_bounds):
             axes.axhline(result["floor"], color=style.INK, linestyle="--", linewidth=1.0, label="the law itself")
             axes.axhline(result["normal"], color=style.INK, linestyle=":", linewidth=1.0, label="the best normal law")
-            axes.set(xlabel="updates", title=f"{size} data" if size else "endless data")
+            axes.set(title=f"{size} data" if size else "endless data")
             axes.legend(loc="upper right", fontsize=7.5)
         figure.axes[0].set_ylabel("negative bound, held out (nats)")
         low = min(point["elbo"] for row in result["rows"] for one in row["runs"] for point in one["curve"])

@@ -6,7 +6,7 @@ be another (6 and 9). The shifts are a finite group: the constraint is hard, by 
 """
 
 import math
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,17 @@ from hamflow.methods.equivariant import DensityGenerator, EquivariantFlow
 from hamflow.registry import Count, Options, convert, some
 from hamflow.report import style
 from hamflow.sampling.likelihood import bits_per_dimension, dequantise
-from hamflow.studies.densities import COLOURS, DensityTraining, lines_of, normal_law, summary, train, write_table
+from hamflow.studies.densities import (
+    COLOURS,
+    DensityTraining,
+    both_bounds,
+    compared,
+    curves,
+    lines_of,
+    normal_law,
+    train,
+    write_table,
+)
 
 Constraint = Literal["none", "hard"]
 MEASURED = ("elbo", "bound", "train", "gap", "unevenness", "parameters")
@@ -60,15 +70,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """A row for each (constraint, size): its runs, mean and standard deviation over them, and the gain over the first."""
     spec = convert(Spec, values, "studies.torus")
     images = digits()
-    rows, seconds = [], {}
-    for size in spec.sizes:
-        first: list[dict[str, Any]] = []
-        for constraint in spec.constraints:
-            began, seeds = time.process_time(), range(spec.seed, spec.seed + spec.seeds)
-            runs = [_run(spec, images, constraint, size, seed) for seed in seeds]
-            seconds[f"{constraint}, {size}"] = (time.process_time() - began) / spec.seeds
-            first = first or runs
-            rows.append({"constraint": constraint, "size": size, "runs": runs, **summary(runs, first, MEASURED)})
+    seeds, run = range(spec.seed, spec.seed + spec.seeds), partial(_run, spec, images)
+    rows, seconds = compared("constraint", spec.constraints, spec.sizes, seeds, MEASURED, run)
     train_set, test = _parts(spec, images, max(spec.sizes), spec.seed)
     nats = -normal_law(torch.cat([_dequantised(train_set, 1 + k) for k in range(spec.copies)]).flatten(1))
     return {
@@ -155,14 +158,9 @@ def draw(result: dict[str, Any], output: Path) -> None:
     sheets = [("real", result["real"])] + [(f"{row['constraint']}, {row['size']}", row["runs"][0]["samples"]) for row in last]
     with style.drawing(output, max(4.2 * len(sizes), 2.4 * len(sheets)) + 0.4, 5.8) as figure:
         above, below = figure.subfigures(2, 1, height_ratios=(3.2, 2.6))
-        for axes, size in zip(above.subplots(1, len(sizes), squeeze=False, sharey=True)[0], sizes, strict=True):
-            for row in (row for row in result["rows"] if row["size"] == size):
-                end = f"{row['constraint']}: {row['elbo']['mean']:.3f}, bound {row['bound']['mean']:.3f}"
-                for number, one in enumerate(row["runs"]):
-                    steps, values = ([point[key] for point in one["curve"]] for key in ("step", "elbo"))
-                    axes.plot(steps, values, color=COLOURS[row["constraint"]], lw=1.2, label="" if number else end)
+        for axes, size in curves(above, result, "constraint", COLOURS, both_bounds):
             axes.axhline(result["floor"], color=style.INK, linestyle=":", linewidth=1.0, label="the best normal law")
-            axes.set(xlabel="updates", title=f"{size} images")
+            axes.set(title=f"{size} images")
             axes.legend(loc="upper right", fontsize=7.5)
         above.axes[0].set_ylabel("bits a dimension, held out")
         for axes, (title, images) in zip(below.subplots(1, len(sheets), squeeze=False)[0], sheets, strict=True):
