@@ -38,7 +38,7 @@ $(REPORT): $(wildcard results/$(PRESET)/tables/* results/$(PRESET)/figures/* wor
 test: install  ## all tests
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup
 
-test-slow: install  ## statistics at the size of a study, ways of DVC that differ in little: some minutes
+test-slow: install  ## statistics at the size of a study, faults of whole runs, ways of DVC that differ in little: some minutes
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup -m slow tests
 
 test-slurm: install  ## the tests on a real SLURM, which they install and start: as root, on Debian; skipped elsewhere

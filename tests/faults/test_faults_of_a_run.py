@@ -12,7 +12,7 @@ import pytest
 from hamflow.files import load_tensors
 from hamflow.tracking import read_jsonl
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.xdist_group("faults")]
 
 STATE = "checkpoints/quickstart/checkerboard/reflection/seed0/state/*/state.safetensors"
 KEPT = STATE.replace("state.safetensors", "model.safetensors")

@@ -208,6 +208,7 @@ def uri(empty_store, tmp_path):
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.mark.slow
 def test_200_jobs_at_once_all_end_well(tmp_path, uri):
     start = FORK.Barrier(JOBS)
     assert set(run_all(tiny_job, [(tmp_path, uri, seed, start) for seed in range(JOBS)])) == {0}

@@ -110,6 +110,35 @@ rule tabulate_tournament:
         job("tabulate", "tournament")
 
 
+rule tabulate_beyond:
+    input:
+        unpack(made_of("tabulate_beyond")),
+    output:
+        csv=report(
+            PRESET.table("beyond.csv"),
+            caption="../report/beyond.rst",
+            category="Tables",
+            labels={"table": "Beyond what is known, every line", "preset": PRESET.name},
+        ),
+        html=report(
+            PRESET.table("beyond.html"),
+            caption="../report/beyond.rst",
+            category="Tables",
+            labels={"table": "Beyond what is known", "preset": PRESET.name},
+        ),
+        text=PRESET.table("beyond.md"),
+        made=paths.made_of(PRESET.table("beyond.csv")),
+    log:
+        PRESET.logs / "tabulate-beyond.log",
+    conda:
+        ENVIRONMENT
+    params:
+        at=at,
+        recipe=recipe("tabulate_beyond"),
+    shell:
+        job("tabulate", "beyond")
+
+
 rule plot:
     input:
         unpack(made_of("plot")),

@@ -226,6 +226,7 @@ def _check_references(config: Config) -> None:
             why="each model is judged by the others",
             fix="name further methods and a noise level, or set metrics.tournament to false",
         )
+    _check_beyond(config)
     parents = {name: list(entry.get("parents", {}).values()) for name, entry in config["methods"].items()}
     for parent in itertools.chain(*parents.values()):
         require("methods", parent)
@@ -236,6 +237,21 @@ def _check_references(config: Config) -> None:
         raise ConfigurationError(f"`methods.*.parents` go in a circle: {circle}", fix="take one of them out") from None
     if BOUND in config["methods"]:
         raise ConfigurationError(f"no method may be called `{BOUND}`: that is the folder of the bound")
+
+
+def _check_beyond(config: Config) -> None:
+    """Raise ConfigurationError for verdicts on methods that the preset does not run, or without paired resamples."""
+    known, run = config["evaluation"].get("beyond", []), config["run"]["methods"]
+    for name in known:
+        if name not in run:
+            fix = nearest(name, run) + " Or add it to `run.methods`."
+            raise ConfigurationError(f"`evaluation.beyond` has '{name}', which is not in `run.methods`", fix=fix)
+    if known and (len(run) < 2 or "paired" not in config["evaluation"].get("more", [])):
+        raise ConfigurationError(
+            "`evaluation.beyond` asks for verdicts, but `run.methods` has one method alone, or `evaluation.more` no `paired`",
+            why="a verdict is a difference of two methods with its interval",
+            fix="name further methods, and set `evaluation.more` to [paired]",
+        )
 
 
 def _check_registered(config: Config) -> None:

@@ -76,6 +76,7 @@ class Evaluation(Options, kw_only=True, frozen=True):
     batch: Count = 256  # images at a time in the feature network
     features: dict[str, dict[str, Any]] = field(default_factory=dict)  # {feature network: its options}
     more: list[str] = field(default_factory=list)  # metrics beside the distances, see `hamflow.metrics.suite`
+    beyond: list[Name] = field(default_factory=list)  # methods that the others are compared with, see `hamflow.report.beyond`
 
 
 class Metrics(Options, kw_only=True, frozen=True):

@@ -49,6 +49,8 @@ def resampled_frechet(features, mean, covariance, resamples: int = RESAMPLES, se
     centred = features - mean
     # With S = L L' of the reference, the eigenvalues of S_a S are those of L' S_a L: the covariance of the rows times L.
     rows, squares = centred @ root(covariance), np.square(centred).sum(1)
+    if n < d:  # they span n dimensions at most, and the other eigenvalues are zero
+        rows = rows @ np.linalg.svd(rows, full_matrices=False)[2].T
 
     def distance(weights: np.ndarray) -> float:
         """Of rows that are counted so many times, n in all."""

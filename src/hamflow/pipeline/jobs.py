@@ -203,6 +203,12 @@ class Jobs:
         inputs: Inputs = {"tournaments": found, "discrepancies": [run.metrics / f"{HSD}.json" for run in runs]}
         return self._job("tabulate", "tournament", {}, inputs, outputs, made_of(outputs[0]))
 
+    @cache  # noqa: B019
+    def tabulate_beyond(self) -> Job:
+        outputs = [self.preset.table(f"beyond.{ending}") for ending in ("csv", "html", "md")]
+        inputs: Inputs = {"metrics": targets.metrics(self.parameters)}
+        return self._job("tabulate", "beyond", self.parameters["evaluation"]["beyond"], inputs, outputs, made_of(outputs[0]))
+
     def plot(self, figure: str, inputs: Inputs, caption: str, modules: Iterable[str]) -> Job:
         """The job of a figure, which `hamflow.verbs.plot` knows."""
         shown = {key: self.parameters[key] for key in ("run", "seeds")}

@@ -58,7 +58,8 @@ def metrics(parameters: Parameters) -> list[Path]:
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    names = ["table1", *study_tables(parameters), *(["tournament"] if tournaments(parameters) else [])]
+    more = {"tournament": tournaments(parameters), "beyond": parameters["evaluation"].get("beyond")}
+    names = ["table1", *study_tables(parameters), *(name for name, asked in more.items() if asked)]
     return [preset.table(f"{name}.csv") for name in names]
 
 

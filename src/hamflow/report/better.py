@@ -23,17 +23,17 @@ def clearly_best(records: Sequence[Record], lines: pd.DataFrame) -> set[tuple[st
     """
     found = set()
     for (dataset, metric), group in lines[lines["method"] != BOUND].groupby(["dataset", "metric"]):
-        drawn = {line.method: _resampled(records, line) for line in group.sort_values("mean").itertuples()}
+        drawn = {line.method: resampled(records, line) for line in group.sort_values("mean").itertuples()}
         if len(drawn) < 2 or not all(drawn.values()):
             continue
         first, *others = drawn
         differences = [(drawn[first], drawn[other]) for other in others]
-        if all(_pairs(a, b) and interval(a, b).high < 0 for a, b in differences):
+        if all(pairs(a, b) and interval(a, b).high < 0 for a, b in differences):
             found.add((str(dataset), first, str(metric)))
     return found
 
 
-def _resampled(records: Sequence[Record], line) -> list[Resampled]:
+def resampled(records: Sequence[Record], line) -> list[Resampled]:
     """Of each seed of a line; empty where one has none."""
     settings: dict[str, list[Record]] = {}
     for record in records:
@@ -48,5 +48,6 @@ def _resampled(records: Sequence[Record], line) -> list[Resampled]:
     return []
 
 
-def _pairs(a: list[Resampled], b: list[Resampled]) -> bool:
+def pairs(a: list[Resampled], b: list[Resampled]) -> bool:
+    """Whether both have as many seeds and as many resamples."""
     return len(a) == len(b) and len({len(one.draws) for one in (*a, *b)}) == 1

@@ -47,4 +47,6 @@ def everything(jobs: Jobs) -> list[Job]:
         add(jobs.tabulate_study(table))
     if jobs.parameters["metrics"].get("tournament"):
         add(jobs.tabulate_tournament())
+    if jobs.parameters["evaluation"].get("beyond"):
+        add(jobs.tabulate_beyond())
     return list(ordered.values())

@@ -1,4 +1,4 @@
-"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/tournament or PRESET/STUDY: the table of that"""
+"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/tournament, PRESET/beyond or PRESET/STUDY: the table of that"""
 
 import argparse
 from pathlib import Path
@@ -22,8 +22,8 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
-        if name == "tournament":
-            _tabulate_tournament(options, preset)
+        if name in (special := {"tournament": _tabulate_tournament, "beyond": _tabulate_beyond}):
+            special[name](options, preset)
             return
         table = next((table for table, study in targets.STUDY_TABLES.items() if study == name), name)
         with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
@@ -52,3 +52,15 @@ def _tabulate_tournament(options: argparse.Namespace, preset: Preset) -> None:
     with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_tournament()):
         frame = tournament.tabulate(preset, parameters, output)
     print(f"{output / 'tournament.csv'}: {len(frame)} lines, preset {preset.name}")
+
+
+def _tabulate_beyond(options: argparse.Namespace, preset: Preset) -> None:
+    from hamflow.pipeline.records import check_together, read
+    from hamflow.report import beyond
+
+    parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
+    records = [read(path) for path in targets.metrics(parameters)]
+    check_together(records)
+    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_beyond()):
+        frame = beyond.tabulate(records, parameters["evaluation"].get("beyond", []), output)
+    print(f"{output / 'beyond.csv'}: {len(frame)} lines, preset {preset.name}")
