@@ -9,11 +9,12 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from hamflow import flows
+from hamflow import draws, flows
 from hamflow.draws import BatchDraws, SampleDraws
 from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import METHODS, Facts, Generator
+from hamflow.methods.consistency import ConsistencyObjective
 from hamflow.methods.velocity import FlowGenerator
 from hamflow.training.fit import Batch, Samples, fitted
 from hamflow.training.plan import Training
@@ -85,7 +86,7 @@ def test_the_earlier_time_goes_from_nought_towards_the_later_one():
 
 def test_the_loss_is_the_published_one():
     """Under diffusion, written out: x_t = x_0 + t n, f = x - t V; the gradient goes through the later time alone."""
-    objective = objective_of(parent_of("diffusion"), stage_kimg=1.0)
+    objective = objective_of(parent_of("diffusion"), stage_kimg=1.0, along="data")
     x0 = torch.randn(32, 1, generator=torch.Generator().manual_seed(1))
     batch = batch_of(objective, x0, step=100)  # 3.2 kimg: stage 3
     n, u = batch.draw.normal("noise", (1,)), batch.draw.uniform("time")
@@ -105,6 +106,80 @@ def test_the_loss_is_the_published_one():
     gradients = [torch.autograd.grad(loss.sum(), weights, allow_unused=True) for loss in (found, expected)]
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+class OfTheLaw(Given):
+    """The velocity of N(0, 1) data under diffusion: trajectories x_t = x_0 sqrt(1 + t^2)."""
+
+    def forward(self, x, t, label=None):
+        t = torch.as_tensor(t).reshape(-1, 1)
+        return t * x / (1 + t**2)
+
+
+def test_the_step_along_the_field_has_a_local_error_of_third_order():
+    objective = objective_of(FlowGenerator(OfTheLaw()))
+    x, t = torch.linspace(-2, 2, 9).double()[:, None], torch.full((9,), 1.5).double()
+    errors = []
+    for h in (0.2, 0.1, 0.05):
+        exact = x * ((1 + (1.5 - h) ** 2) / (1 + 1.5**2)) ** 0.5
+        errors.append(float((objective._step(x, t, t - h, None) - exact).abs().max()))
+    rates = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert rates == pytest.approx([3, 3], abs=0.3)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_tangent_is_the_derivative_of_the_function_along_its_trajectory(flow):
+    """a df/dt by torch's forward derivative, of a network that has been moved away from its initial zeros; float64."""
+    objective = objective_of(parent_of(flow), difference=1e-3)
+    with torch.no_grad(), draws.seeded("cpu", 0, "test", "weights"):
+        for weight in objective.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    objective.double()
+    rows = torch.Generator().manual_seed(1)
+    x, w = (torch.randn(16, 1, generator=rows, dtype=torch.float64) for _ in range(2))
+    t = objective.field.flow.time(torch.logspace(-1, 1, 16, dtype=torch.float64))
+    found = objective.tangent(objective.field, x, t, w)
+    _, change = torch.func.jvp(lambda x, t: objective.function(x, t, None), (x, t), (w, torch.ones_like(t)))
+    expected = objective.field.flow.coefficients(t[:, None])[0] * change
+    assert float(((found - expected).norm() / expected.norm()).detach()) < 1e-3
+
+
+def test_the_tangent_of_the_exact_function_along_the_field_is_zero():
+    objective = objective_of(FlowGenerator(Given()))
+    x, t = torch.linspace(-2, 2, 9).double()[:, None], torch.logspace(-1, 1, 9).double()
+    given = lambda x, t: Given.forward(objective.field, x, t.reshape(-1, 1))  # noqa: E731
+    assert float(objective.tangent(given, x, t, OfTheLaw()(x, t)).abs().max()) < 1e-4
+    assert float(objective.tangent(given, x, t, torch.zeros_like(x)).abs().max()) > 1e-2
+
+
+class Shifted(nn.Module):
+    """Some velocity, and a weight of its own for each row."""
+
+    classes = 0
+
+    def __init__(self, n):
+        super().__init__()
+        self.flow = flows.build("oscillation", alpha=1.0)
+        self.weight = nn.Parameter(torch.zeros(n, 1))
+
+    def forward(self, x, t, label=None):
+        return torch.sin(2 * x) + 0.3 * torch.as_tensor(t).reshape(-1, 1) + self.weight
+
+
+def test_close_pairs_move_the_velocity_as_the_tangent_does():
+    """d loss / dV of each row: -2 g / (N sigma_t) for a large `normalise` N, -a b g / c for pairs with a large c."""
+    n, large = 64, 1e4
+    x0 = torch.randn(n, 1, generator=torch.Generator().manual_seed(1))
+    moved, about = {}, {"along": "data", "mean": 0.0, "std": 0.5}
+    options = {"tangent": {"normalise": large, "warmup_kimg": 0}, "pairs": {"huber": large, "stage_kimg": 1e-3}}
+    for loss, more in options.items():
+        objective = ConsistencyObjective(METHODS.build("consistency", loss=loss, **about, **more), Shifted(n), 1.0)
+        batch = batch_of(objective, x0, step=100)
+        (moved[loss],) = torch.autograd.grad(objective.losses("consistency", batch).sum(), [objective.field.weight])
+    later, _ = objective.levels(batch.draw.uniform("time"), 6.4)
+    a, b, _, _ = objective.field.flow.coefficients(objective.field.flow.time(later))
+    expected = moved["tangent"][:, 0] * (later * a * b / 2).float()
+    torch.testing.assert_close(moved["pairs"][:, 0], expected, rtol=0.02, atol=2e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("nfe", [1, 2])
@@ -131,7 +206,7 @@ def learned(x, facts, flow="oscillation", kimg=512.0):
     plan = Training(
         train_kimg=kimg, batch=256, learning_rate=3e-3, betas=(0.9, 0.99), warmup_kimg=2, ema_halflife_kimg=10, decay="cosine"
     )
-    objective = objective_of(parent_of(flow, facts), facts, stage_kimg=kimg / 8, huber=1.0, mean=0.3)
+    objective = objective_of(parent_of(flow, facts), facts, along="data", stage_kimg=kimg / 8, huber=1.0, mean=0.3)
     return METHODS.build("consistency").generator(fitted(objective, Samples(x.float()), plan, 0))
 
 

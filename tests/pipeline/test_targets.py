@@ -38,6 +38,12 @@ def test_the_smoke_preset_trains_every_kind_that_can_be_a_row(parameters):
     assert "comparison" in parameters["studies"]
 
 
+def test_verdicts_are_a_table_where_they_are_asked_for(parameters):
+    assert Path("results/smoke/tables/beyond.csv") in targets.tables(parameters)
+    without = config.check(config.merge(parameters, {"evaluation": {"beyond": []}}))
+    assert Path("results/smoke/tables/beyond.csv") not in targets.tables(without)
+
+
 def test_a_data_set_has_the_methods_that_it_names(parameters):
     only = config.merge(parameters, {"datasets": {"digits": {"methods": ["edm"]}}})
     runs = {(run.dataset, run.method) for run in targets.runs(config.check(only))}
