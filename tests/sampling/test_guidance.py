@@ -9,9 +9,10 @@ from hamflow.draws import BatchDraws, unit_noise
 from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import METHODS, Facts, Sampling
-from hamflow.methods.velocity import UNLABELLED, Changes, FlowGenerator
+from hamflow.methods.velocity import FlowGenerator
 from hamflow.networks.base import NETWORKS
 from hamflow.sampling import steps_for
+from hamflow.training.changes import UNLABELLED, Changes
 from hamflow.training.fit import Batch, Samples, fitted
 from hamflow.training.plan import Training
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta
@@ -15,6 +15,7 @@ from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows import GaussianFlow, HamiltonianFlow, velocity_loss
 from hamflow.flows.base import FLOWS
 from hamflow.flows.colour import Basis, Colour
+from hamflow.flows.learned_times import LearnedTimes
 from hamflow.flows.times import LAWS, draw_times
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
 from hamflow.parameterisation import Parameterisation
@@ -26,11 +27,10 @@ from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
 from hamflow.sampling.solvers import TELEPORTED, check_flow, count_evaluations, solve
 from hamflow.sampling.teleportation import Teleport
-from hamflow.training.augmentation import Transforms
+from hamflow.training.changes import UNCHANGED, UNLABELLED, Changes
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
 ROLE = "velocity"  # of the parent of a method that starts from a trained field
-UNLABELLED = -1  # the class of a sample whose class the network is not told
 
 
 @METHODS.register("velocity")
@@ -40,6 +40,8 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     Attributes:
         flow: {name, ...}, what carries data to noise. parameterisation: what the network predicts.
         times: {law, ...}, the law of the training times.
+        strata: of this law, in which the spread of the loss's gradient is estimated while training: times are drawn in
+            proportion to it, with weights that leave the loss what it is; 0: as the law says.
         loss_metric: m, of a loss r' S^-m r of the residual r, for data of covariance S, at unit mean weight; 0: |r|^2. It
             changes what a network learns first, not the velocity that it aims at.
         ridge, basis: of S, see `hamflow.flows.colour.Colour`.
@@ -53,6 +55,7 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     flow: Annotated[dict[str, Any], FLOWS.entry("name")]
     parameterisation: Annotated[str, PARAMETERISATIONS.name()]
     times: Annotated[dict[str, Any], LAWS.entry("law")]
+    strata: Annotated[int, Meta(ge=0, le=1024)] = 0
     loss_metric: Annotated[float, Meta(ge=0, le=1)] = 0.0
     ridge: NotNegative = 0.01
     basis: Basis = "auto"
@@ -83,7 +86,8 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         network = networks.build(data.network, data.shape, data.classes, seed)
         metric = Colour(data.shape, -self.loss_metric, self.ridge, self.basis) if self.loss_metric else None
         field = VelocityField(flow, scheme, network, data.shape, data.classes)
-        return VelocityObjective(field, self.times, metric, Changes(self.augmentation, self.mirror, self.label_dropping))
+        changes = Changes(self.augmentation, self.mirror, self.label_dropping)
+        return VelocityObjective(field, self.times, metric, changes, LearnedTimes(self.strata) if self.strata else None)
 
     def generator(self, averaged: "VelocityObjective") -> "FlowGenerator":
         return FlowGenerator(averaged.field, bool(self.label_dropping))
@@ -113,45 +117,28 @@ class VelocityField(nn.Module):
         return self.network(x.to(dtype), noise_label.to(dtype), label, *told).to(x.dtype)
 
 
-class Changes(NamedTuple):
-    """What a training changes at random in its data: see the options of `VelocityRegression`."""
-
-    augmentation: float = 0.0
-    mirror: bool = False
-    label_dropping: float = 0.0
-
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(x_0, labels, the numbers of the augmentation) of a batch."""
-        x, label, numbers = batch.x, batch.label, None
-        if self.mirror:
-            x = torch.where((batch.draw.uniform("mirror") < 0.5)[:, None, None, None], x.flip(3), x)
-        if self.augmentation:
-            transforms = Transforms.drawn(batch.draw, self.augmentation)
-            x, numbers = transforms(x), transforms.numbers()
-        if self.label_dropping and label is not None:
-            label = torch.where(batch.draw.uniform("label dropping") < self.label_dropping, UNLABELLED, label)
-        return x, label, numbers
-
-
-UNCHANGED = Changes()
-
-
 class VelocityObjective(Objective):
     """The weighted velocity loss.
 
     Args:
         times: {law, ...}. metric: a matrix M, for the loss r' M r of the residual r; None: |r|^2.
-        changes: of the data, at random.
+        changes: of the data, at random. learned_times: the density of the law's times; None: as the law says.
     """
 
     turns = (Turn("velocity", "field"),)
     networks = ("field.network",)
 
     def __init__(
-        self, field: VelocityField, times: Mapping[str, Any], metric: Colour | None = None, changes: Changes = UNCHANGED
+        self,
+        field: VelocityField,
+        times: Mapping[str, Any],
+        metric: Colour | None = None,
+        changes: Changes = UNCHANGED,
+        learned_times: LearnedTimes | None = None,
     ):
         super().__init__()
         self.field, self.times, self.metric, self.changes = field, dict(times), metric, changes
+        self.learned_times = learned_times
 
     def check(self) -> None:
         self.field.flow.check_measured()
@@ -167,14 +154,26 @@ class VelocityObjective(Objective):
     def losses(self, turn: str, batch: Batch) -> Tensor:
         field = self.field
         x0, label, told = self.changes(batch)
-        t = draw_times(self.times, field.flow, batch.draw.uniform("time")).to(x0)
+        u, inverse = batch.draw.uniform("time"), None
+        if self.learned_times is not None:
+            u, inverse = self.learned_times.draw(u)
+        t = draw_times(self.times, field.flow, u).to(x0)
         v0 = field.flow.couple(x0, field.flow.noise(batch.draw, x0.shape[1:]))
 
         def predict(x_t: Tensor, t: float | Tensor) -> Tensor:
             with self.reduced():
                 return field(x_t, t, label if field.classes else None, told).float()  # the loss itself stays in float32
 
-        return velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)
+        found = velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)
+        if self.learned_times is None or inverse is None:
+            return found
+        self.learned_times.note(u, found)
+        return found * inverse.to(found)
+
+    def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
+        if self.learned_times is not None:
+            self.learned_times.fold()
+        return {}
 
 
 class FlowGenerator:
