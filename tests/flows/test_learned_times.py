@@ -27,7 +27,7 @@ def taught(spread):
     learned = LearnedTimes(len(spread))
     u = (torch.arange(len(spread)) + 0.5) / len(spread)
     learned.note(u.double(), torch.tensor(spread).square())
-    learned.fold()
+    learned.fold(len(spread))
     return learned
 
 
@@ -67,15 +67,15 @@ def test_the_density_of_least_variance_is_in_proportion_to_the_spread():
 def test_older_losses_fade():
     learned = taught([1.0] * K)
     for _ in range(10):
-        learned.fold()
-    torch.testing.assert_close(learned.seen, torch.full((2, K), MEMORY**10))
+        learned.fold(K)
+    torch.testing.assert_close(learned.seen, torch.full((2, K), (1 - MEMORY) * MEMORY**10 / K))
     assert not learned.new.any()
 
 
 def test_a_stratum_that_was_not_seen_has_the_mean_of_the_others():
     learned = LearnedTimes(2)
     learned.note(torch.tensor([0.25], dtype=torch.float64), torch.tensor([4.0]))
-    learned.fold()
+    learned.fold(1)
     torch.testing.assert_close(learned.density(), torch.ones(2, dtype=torch.float64))
 
 

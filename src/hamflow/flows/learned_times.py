@@ -23,7 +23,7 @@ class LearnedTimes(nn.Module):
     def __init__(self, strata: int):
         super().__init__()
         self.strata = strata
-        self.register_buffer("seen", torch.zeros(2, strata))  # sums of losses, and numbers, that fade
+        self.register_buffer("seen", torch.zeros(2, strata))  # losses, and how often they were seen, of a row; old ones fade
         self.register_buffer("new", torch.zeros(2, strata))  # those of the update under way
 
     def density(self) -> Tensor:
@@ -53,7 +53,11 @@ class LearnedTimes(nn.Module):
         self.new[1].index_add_(0, k, torch.ones_like(losses, dtype=self.new.dtype))
 
     @torch.no_grad()
-    def fold(self) -> None:
-        """After an update: what was noted belongs to what was seen, and older losses fade."""
-        self.seen.mul_(MEMORY).add_(self.new)
+    def fold(self, rows: int, world: int = 1) -> None:
+        """After an update: what was noted belongs to what was seen, and older losses fade.
+
+        Args:
+            rows: of the update. world: processes that share them, whose buffers are averaged afterwards.
+        """
+        self.seen.mul_(MEMORY).add_(self.new, alpha=(1 - MEMORY) * world / rows)
         self.new.zero_()

@@ -27,6 +27,7 @@ from hamflow.sampling.learned import LEARNED, LearnedSolver
 from hamflow.sampling.likelihood import LogDensity, log_density
 from hamflow.sampling.solvers import TELEPORTED, check_flow, count_evaluations, solve
 from hamflow.sampling.teleportation import Teleport
+from hamflow.training import ranks
 from hamflow.training.changes import UNCHANGED, UNLABELLED, Changes
 from hamflow.training.fit import Batch, Objective, Rows, Turn
 
@@ -172,7 +173,7 @@ class VelocityObjective(Objective):
 
     def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         if self.learned_times is not None:
-            self.learned_times.fold()
+            self.learned_times.fold(batch.draw.batch, ranks.place()[1])
         return {}
 
 
