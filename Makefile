@@ -35,7 +35,7 @@ report: install  ## build the report of PRESET again
 $(REPORT): $(wildcard results/$(PRESET)/tables/* results/$(PRESET)/figures/* workflow/report/*)
 	snakemake $(OVERLAY) --report $@
 
-test: install  ## all tests
+test: install  ## all tests but those of test-slow and test-slurm
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadgroup
 
 test-slow: install  ## statistics at the size of a study, faults of whole runs, ways of DVC that differ in little: some minutes
