@@ -29,7 +29,6 @@ TINY = {
     "run": {"datasets": ["checkerboard"], "methods": ["edm", "reflection"]},
     "datasets": {"checkerboard": {"n_samples": 100, "training": {"train_kimg": 2, "report_kimg": 1, "state_kimg": 1}}},
     "sampling": {"settings": {"heun": [3], "multistep": [2]}},
-    "evaluation": {"beyond": []},
     "studies": {name: None for name in ("mixture", "scatter", "taylor", "comparison", "reflection")},  # two are left
 }
 

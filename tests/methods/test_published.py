@@ -125,6 +125,7 @@ PLAIN = {
     "flow_matching": flow_matching,
     "oscillation": oscillation,
     "oscillation_uniform": lambda *a: oscillation(*a, uniform=True),
+    "oscillation_learned_times": oscillation,  # which in the first step are as the law says
     "oscillation_unit": lambda *a: oscillation(*a, alpha=1.0),
     "oscillation_unit_uniform": lambda *a: oscillation(*a, alpha=1.0, uniform=True),
     "reflection": reflection,

@@ -39,9 +39,10 @@ def test_the_smoke_preset_trains_every_kind_that_can_be_a_row(parameters):
 
 
 def test_verdicts_are_a_table_where_they_are_asked_for(parameters):
-    assert Path("results/smoke/tables/beyond.csv") in targets.tables(parameters)
-    without = config.check(config.merge(parameters, {"evaluation": {"beyond": []}}))
-    assert Path("results/smoke/tables/beyond.csv") not in targets.tables(without)
+    table = Path("results/smoke/tables/beyond.csv")
+    asked = config.merge(parameters, {"evaluation": {"more": ["paired"], "beyond": ["edm"]}})
+    assert table in targets.tables(config.check(asked))
+    assert table not in targets.tables(parameters)
 
 
 def test_a_data_set_has_the_methods_that_it_names(parameters):
