@@ -171,7 +171,7 @@ def test_close_pairs_move_the_velocity_as_the_tangent_does():
     n, large = 64, 1e4
     x0 = torch.randn(n, 1, generator=torch.Generator().manual_seed(1))
     moved, about = {}, {"along": "data", "mean": 0.0, "std": 0.5}
-    options = {"tangent": {"normalise": large, "warmup_kimg": 0}, "pairs": {"huber": large, "stage_kimg": 1e-3}}
+    options = {"tangent": {"normalise": large, "tangent_warmup_kimg": 0}, "pairs": {"huber": large, "stage_kimg": 1e-3}}
     for loss, more in options.items():
         objective = ConsistencyObjective(METHODS.build("consistency", loss=loss, **about, **more), Shifted(n), 1.0)
         batch = batch_of(objective, x0, step=100)

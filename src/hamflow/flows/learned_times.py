@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 MEMORY = 0.99  # of the sums, an update
 FLOOR = 0.1  # share of the times that stays as the law says
+TINY = 1e-30  # of a loss: no division of nothing by nothing
 
 
 class LearnedTimes(nn.Module):
@@ -27,15 +28,14 @@ class LearnedTimes(nn.Module):
         self.register_buffer("new", torch.zeros(2, strata))  # those of the update under way
 
     def density(self) -> Tensor:
-        """Of each stratum, relative to the law, [K]: mean 1, at least FLOOR; 1 everywhere before anything was seen."""
+        """Of each stratum, relative to the law, [K]: mean 1, at least FLOOR; 1 everywhere before anything was seen; float64."""
         total, count = self.seen.double()
-        overall = (total.sum() / count.sum().clamp(min=1e-12)).clamp(min=1e-12)
-        spread = torch.where(count > 0, total / count.clamp(min=1e-12), overall).clamp(min=0).sqrt()
-        spread = torch.where(spread.sum() > 0, spread, torch.ones_like(spread))
+        of_all = total.sum() / (count.sum() + TINY)
+        spread = (torch.where(count > 0, total / count, of_all) + TINY).sqrt()
         return (1 - FLOOR) * spread / spread.mean() + FLOOR
 
     def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """(u', weight), float64 [n] each: numbers of the learned density from uniform ones, and the inverse of it at u'.
+        """(u', weight), float64 [n] each: numbers of the learned density from uniform ones u, [n], and its inverse at u'.
 
         u' grows with u: stratified numbers stay stratified.
         """

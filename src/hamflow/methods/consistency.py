@@ -35,8 +35,8 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
         closest: the largest sigma(r) / sigma(t).
         huber: c of the loss (|f - f'|^2 + c^2)^1/2 - c, root mean squares over coordinates, in units of the data's spread.
         between: noise level from which the second evaluation starts, in units of the data's spread.
-        difference: half the width of the tangent's central difference. warmup_kimg: in which the tangent's derivative of the
-            field grows from nothing to all of it.
+        difference: half the width of the tangent's central difference.
+        tangent_warmup_kimg: in which the tangent's derivative of the field grows from nothing to all of it.
         normalise: of the tangent g, which becomes g / (|g| + normalise), |g| a root mean square, in velocity units.
     """
 
@@ -54,7 +54,7 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
     huber: Positive = 1e-3
     between: Positive = 1.6
     difference: Annotated[float, Meta(gt=0, le=0.1)] = 0.01
-    warmup_kimg: NotNegative = 10.0
+    tangent_warmup_kimg: NotNegative = 10.0
     normalise: Positive = 0.1
 
     def check_samplers(self, samplers: dict[str, list[int | str]]) -> None:
@@ -159,7 +159,7 @@ class ConsistencyObjective(Objective):
         now = velocity(x, t)
         with torch.no_grad():
             w = v if self.guide is None else self._guiding_velocity(x, t, label)
-            g = self.tangent(velocity, x, t, w, min(1.0, kimg / how.warmup_kimg) if how.warmup_kimg else 1.0)
+            g = self.tangent(velocity, x, t, w, min(1.0, kimg / how.tangent_warmup_kimg) if how.tangent_warmup_kimg else 1.0)
             g = g / (broadcast(g.square().flatten(1).mean(1).sqrt(), g) + how.normalise)
         return (now - now.detach() - g).square().flatten(1).mean(1)
 

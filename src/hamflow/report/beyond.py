@@ -8,7 +8,6 @@ import pandas as pd
 
 from hamflow.files import write_text
 from hamflow.metrics.paired import LEVEL, Interval, interval
-from hamflow.pipeline.paths import BOUND
 from hamflow.pipeline.records import MetricsError, Record
 from hamflow.report import better, layout
 from hamflow.report.tables import aggregate
@@ -31,7 +30,8 @@ def tabulate(records: Sequence[Record], known: Sequence[str], output: Path) -> p
         difference, low, high: value - reference, and its interval.
         verdict: helps or hurts where the interval excludes zero, else undecided.
     Raises:
-        MetricsError: no two methods were resampled.
+        MetricsError: no two methods were resampled, or two that are no pairs.
+    Source: `hamflow.metrics.paired.interval`.
     """
     best = _best(records)
     lines = [
@@ -59,7 +59,7 @@ def _best(records: Sequence[Record]) -> pd.DataFrame:
     """Of each (data set, method, NFE) the line of table1.csv with the lowest mean, of the distance that was resampled."""
     names = {name for record in records for name, metric in record.metrics.items() if metric.resampled}
     frame = aggregate([record for record in records if record.sampled])
-    frame = frame[frame["metric"].isin(names) & (frame["method"] != BOUND)]
+    frame = frame[frame["metric"].isin(names)]
     place = ["dataset", "method", "nfe"]
     first = frame.sort_values(["mean", "sampler"], kind="stable").drop_duplicates(place).index
     return frame.loc[sorted(first)].sort_values(place, kind="stable", key=_as_in_table1(frame))
@@ -89,10 +89,12 @@ def _line(records: Sequence[Record], mine: dict[str, Any], other: dict[str, Any]
     found = interval(a, b)
     return {
         **{key: mine[key] for key in ("preset", "dataset", "method", "label", "sampler", "nfe", "metric", "seeds")},
-        **{"against": other["method"], "against_label": other["label"]},
-        **{"against_sampler": other["sampler"], "against_nfe": other["nfe"]},
-        **{"value": mine["mean"], "reference": other["mean"]},
-        **{"difference": found.difference, "low": found.low, "high": found.high, "verdict": _verdict(found)},
+        "against": other["method"],
+        **{f"against_{key}": other[key] for key in ("label", "sampler", "nfe")},
+        "value": mine["mean"],
+        "reference": other["mean"],
+        **found._asdict(),
+        "verdict": _verdict(found),
     }
 
 

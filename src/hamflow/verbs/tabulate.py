@@ -22,8 +22,8 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
-        if name in (special := {"tournament": _tabulate_tournament, "beyond": _tabulate_beyond}):
-            special[name](options, preset)
+        if name in OF_THE_MODELS:
+            OF_THE_MODELS[name](options, preset)
             return
         table = next((table for table, study in targets.STUDY_TABLES.items() if study == name), name)
         with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
@@ -59,8 +59,11 @@ def _tabulate_beyond(options: argparse.Namespace, preset: Preset) -> None:
     from hamflow.report import beyond
 
     parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
-    records = [read(path) for path in targets.metrics(parameters)]
-    check_together(records)
     with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_beyond()):
+        records = [read(path) for path in targets.metrics(parameters)]
+        check_together(records)
         frame = beyond.tabulate(records, parameters["evaluation"].get("beyond", []), output)
     print(f"{output / 'beyond.csv'}: {len(frame)} lines, preset {preset.name}")
+
+
+OF_THE_MODELS = {"tournament": _tabulate_tournament, "beyond": _tabulate_beyond}  # tables of no study
