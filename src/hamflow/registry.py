@@ -7,6 +7,7 @@ import contextlib
 import copy
 import importlib
 import inspect
+import itertools
 import pkgutil
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,10 @@ Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\Z")]  # becomes part of a path
 Auto = Literal["auto"]  # what fits the data
+Grid = Annotated[  # of times, see `hamflow.sampling.grids.time_grid`
+    Literal["edm", "uniform", "power"] | Annotated[tuple[float, ...], Meta(min_length=2, max_length=64)],
+    Meta(extra={"check": lambda value, where: check_grid(value, where)}),
+]
 
 WHY_NAMES = "a name becomes part of a path below results/ and checkpoints/, which it must not leave"
 FIX_NAMES = "lower-case letters, digits, _ and -, at most 64, and a letter or digit first"
@@ -157,6 +162,17 @@ def convert(kind: Any, value: Any, where: str, of: str = "") -> Any:
         if value is not None and meta.extra and "check" in meta.extra:
             meta.extra["check"](value, where)
     return found
+
+
+def check_grid(grid: Any, where: str = "grid") -> None:
+    """Raise ConfigurationError for times that do not fall all the way from the horizon, 1, to 0."""
+    if isinstance(grid, str) or (grid[0] == 1 and grid[-1] == 0 and all(a > b for a, b in itertools.pairwise(grid))):
+        return
+    raise ConfigurationError(
+        f"`{where}` = {_short.repr(grid)}: these times do not fall from 1, the horizon, to 0",
+        why="a solver that goes back and forth, or stops early, ends elsewhere than at the data",
+        fix="falling numbers such as [1, 0.6, 0.2, 0]",
+    )
 
 
 def typed(kind: Any, value: Any, text: type[str]) -> Any:

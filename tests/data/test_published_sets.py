@@ -71,7 +71,7 @@ def test_planes_of_cifar_become_pixels(cifar):
 
 def test_an_unpacked_cifar_is_the_same(cifar, tmp_path):
     with tarfile.open(cifar[0]) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path)
     assert np.array_equal(read("cifar10", path=str(tmp_path / "cifar-10-batches-py"))[0], cifar[1])
 
 

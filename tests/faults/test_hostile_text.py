@@ -30,6 +30,7 @@ def fired(tree):
     return [path for path in tree.folder.rglob("FIRED*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [" ".join(ATTACKS)])
 def test_no_label_store_or_experiment_runs_a_command(tree, attack):
     """All attacks in one text, in every place where a free text may stand."""

@@ -10,7 +10,7 @@ from scipy.fft import dctn
 from hamflow import flows
 from hamflow.draws import BatchDraws
 from hamflow.errors import ConfigurationError, NotOffered
-from hamflow.flows.colour import Colour, cosines
+from hamflow.flows.colour import Colour, bent, cosines
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.training.fit import Samples
 
@@ -54,8 +54,27 @@ def test_k_is_a_power_of_the_covariance_at_unit_mean_variance(rows, colour):
     torch.testing.assert_close(matrix(coloured(rows, colour)), power * D / power.trace(), rtol=1e-10, atol=1e-10)
 
 
+def test_two_bands_are_a_power_and_equal_bands_are_white(rows):
+    values = torch.linalg.eigvalsh(covariance_of(rows))
+    power = [3.0, 3.0 + 0.6 * float((values[-1] / values[0]).log())]  # ln c at both ends, but for a constant
+    torch.testing.assert_close(matrix(coloured(rows, power)), matrix(coloured(rows, 0.6)), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(matrix(coloured(rows, [2.0, 2.0, 2.0])), torch.eye(D, dtype=torch.float64))
+
+
+def test_bands_are_linear_in_between():
+    spectrum = torch.tensor([0.0, 1.0, 1.5, 2.0, 4.0], dtype=torch.float64).exp()
+    assert bent([0.0, 2.0, -2.0], spectrum).tolist() == pytest.approx([0.0, 1.0, 1.5, 2.0, -2.0])
+    assert bent([1.0, 5.0], torch.ones(3, dtype=torch.float64)).tolist() == [1.0] * 3  # one eigenvalue has the first
+
+
+@pytest.mark.parametrize("colour", [[1.0], [0.0, math.nan], [0.0, 21.0], 1.5, "red"])
+def test_colours_that_are_none_are_refused(colour):
+    with pytest.raises(ConfigurationError, match="colour"):
+        flows.build("oscillation_coloured", colour=colour)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
-@pytest.mark.parametrize("colour", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("colour", [0.0, 0.4, 1.0, (0.0, 1.0, 0.5)])
 def test_velocity_denoiser_noise_and_score_of_gaussian_data(rows, colour, share):
     flow, data = coloured(rows, colour), covariance_of(rows)
     t, x = share * flow.horizon, rows[:20]

@@ -95,7 +95,7 @@ def test_a_printed_command_repeated_by_hand_gives_the_same_bytes(finished, rule,
         shutil.move(kept, output.parent)
 
 
-@pytest.mark.parametrize("rule", JOBS)
+@pytest.mark.parametrize("rule", [pytest.param(rule, marks=pytest.mark.slow) if rule != "train" else rule for rule in JOBS])
 def test_every_module_that_a_job_imports_stands_in_its_stamp(finished, rule, tmp_path):
     """Or it cannot change a number, or it registers objects that this job does not use."""
     command = forced(finished, rule)

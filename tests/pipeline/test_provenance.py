@@ -238,6 +238,7 @@ def test_leftovers_of_other_parameters_are_named_as_such(project, monkeypatch):
     run("verify", "quickstart")
 
 
+@pytest.mark.slow
 def test_work_done_again_for_one_run_is_equal_byte_for_byte(finished, tmp_path):
     again = ("hamflow", "verify", "quickstart", "--only", RUN, "--scratch", str(tmp_path / "again"))
     assert "holds: every byte is equal" in finished.command(*again, "--cores", "1").stdout

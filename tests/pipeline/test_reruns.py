@@ -86,7 +86,8 @@ def test_jobs_run_the_code_of_their_own_folder_wherever_hamflow_is_installed(fre
     assert "this very file" in said.stdout
 
 
-@pytest.mark.parametrize("how", ["--directory", pytest.param("--snakefile", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--directory", "--snakefile"])
 def test_its_own_code_runs_wherever_the_workflow_is_started_from(fresh, tmp_path, how):
     words = ("--directory", str(tmp_path)) if how == "--directory" else ("--snakefile", str(fresh.folder / "Snakefile"))
     elsewhere = fresh if how == "--directory" else Workflow(tmp_path)
@@ -161,6 +162,7 @@ def test_an_empty_folder_is_as_gone_as_none(photos, tmp_path, monkeypatch, how):
     assert job.gone == (how != "full")
 
 
+@pytest.mark.slow
 def test_a_preparation_that_fails_leaves_what_was_prepared(fresh, photos):
     folder, words = photos
     fresh.snakemake(*words)

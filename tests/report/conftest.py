@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hamflow.files import write_json
+from hamflow.pipeline.records import read
 
 LABELS = {"edm": "EDM", "oscillation": "Oscillation HGF", "data": "real data (bound)"}
 SETTINGS = (("heun", 9), ("heun", 35), ("multistep", 35))
@@ -65,3 +66,22 @@ def metrics(tmp_path):
                         result(dataset, method, seed, sampler, nfe, value=float(1 + rng.random()), n=1797),
                     )
     return folder
+
+
+@pytest.fixture
+def records(tmp_path, make_result, write_result):
+    """Of {(method, sampler, nfe): distance}, two seeds each, whose resamples share what sampling adds."""
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal(200)
+
+    def records(values, deviation=0.01, draws=200):
+        found = []
+        for (method, sampler, nfe), value in values.items():
+            for seed in (0, 1):
+                content = make_result("digits", method, seed, sampler, nfe, value=value)
+                own = deviation * rng.standard_normal(draws)
+                content["metrics"]["fd_enlite0"]["resampled"] = (value + 5 * shared[:draws] + own).tolist()
+                found.append(read(write_result(tmp_path / "metrics", content)))
+        return found
+
+    return records

@@ -2,32 +2,12 @@
 
 import csv
 
-import numpy as np
 import pytest
 
 from hamflow.pipeline.records import MetricsError, read
 from hamflow.report import beyond
 
 KNOWN = ["edm"]
-
-
-@pytest.fixture
-def records(tmp_path, make_result, write_result):
-    """Of {(method, sampler, nfe): distance}, two seeds each, whose resamples share what sampling adds."""
-    rng = np.random.default_rng(0)
-    shared = rng.standard_normal(200)
-
-    def records(values, deviation=0.01, draws=200):
-        found = []
-        for (method, sampler, nfe), value in values.items():
-            for seed in (0, 1):
-                content = make_result("digits", method, seed, sampler, nfe, value=value)
-                own = deviation * rng.standard_normal(draws)
-                content["metrics"]["fd_enlite0"]["resampled"] = (value + 5 * shared[:draws] + own).tolist()
-                found.append(read(write_result(tmp_path / "metrics", content)))
-        return found
-
-    return records
 
 
 def lines(folder):

@@ -8,6 +8,8 @@ import torch
 from hamflow import flows
 from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
+from hamflow.methods.base import Sampling
+from hamflow.registry import convert
 from hamflow.sampling import count_evaluations, names, nfe_of, solve, steps_for, time_grid
 from hamflow.sampling.grids import KINDS
 from hamflow.sampling.solvers import SOLVERS, adams_bashforth_weights, multistep
@@ -168,6 +170,25 @@ def test_the_edm_grid_is_that_of_the_paper():
     assert time_grid(flows.build("oscillation", alpha=1.0), 18).tolist()[1:] == pytest.approx(spec, abs=6e-5)
     matching = time_grid(flows.build("flow_matching"), 18).tolist()
     assert matching[1:] == pytest.approx([s / (1 + s) for s in sigma[1:]] + [0.0], rel=1e-12)
+
+
+def test_a_grid_of_numbers_has_them_as_times_and_falls_between_them():
+    flow, shares = flows.build("diffusion"), (1.0, 0.97, 0.5, 0.05, 0.0)
+    assert (time_grid(flow, 4, shares) / flow.horizon).tolist() == pytest.approx(shares)
+    for steps in range(1, 40):
+        times = time_grid(flow, steps, shares)
+        assert (float(times[0]), float(times[-1])) == (flow.horizon, 0.0)
+        assert bool((times.diff() < 0).all())
+    even = torch.linspace(1, 0, 5, dtype=torch.float64).tolist()
+    torch.testing.assert_close(time_grid(flow, 18, even), time_grid(flow, 18, "uniform"))
+
+
+@pytest.mark.parametrize("shares", [(1, 0.5), (0.9, 0.0), (1, 0.4, 0.5, 0), (1, 0.5, 0.5, 0), (1, math.nan, 0)])
+def test_a_grid_that_does_not_fall_to_the_data_is_refused(shares):
+    with pytest.raises(ConfigurationError, match="do not fall from 1"):
+        time_grid(flows.build("diffusion"), 3, shares)
+    with pytest.raises(ConfigurationError, match=r"`grid` = .* do not fall from 1"):
+        convert(Sampling, {"grid": list(shares)}, "")
 
 
 def test_unknown_grids_and_no_steps_are_refused():

@@ -78,6 +78,7 @@ def exact_error(checkpoint, perturbation=0.0):
     return SIGMA**2 / 6 * float((model.score(y, SIGMA) - law.smoothed(SIGMA).score(y)).square().sum(1).mean())
 
 
+@pytest.mark.slow
 def test_models_are_ranked_as_by_the_exact_error_of_their_score(parameters, folder, tmp_path):
     """Four methods, three lengths of training each, and one of them spoilt by three amounts: fifteen models."""
     errors, found = [], []

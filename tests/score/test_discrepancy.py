@@ -148,7 +148,7 @@ def test_standard_errors_of_the_unbiased_estimators_are_calibrated(estimator):
     assert low < (z**2).mean() < high
 
 
-@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("estimator", [pytest.param(e, marks=pytest.mark.slow) if e == "critic" else e for e in EVERY])
 def test_right_score_has_no_discrepancy(plane, estimator):
     x = plane.sample(6000, np.random.default_rng(1))
     found = hamiltonian_score_discrepancy(lambda y, t: plane.score(y), x, TIMES, estimator=estimator, **FAST.get(estimator, {}))

@@ -5,11 +5,13 @@ import pytest
 import torch
 from tiny_studies import TINY
 
+from hamflow import flows
 from hamflow.equivariant.bases import NormalBase
 from hamflow.equivariant.encoders import CartesianEncoder
 from hamflow.equivariant.energies import Energy, Quadratic
 from hamflow.equivariant.flow import Hamiltonian, HamiltonianDensity, HamiltonianSequence
 from hamflow.files import read_json
+from hamflow.sampling import time_grid
 from hamflow.studies import gradients, multimodal, names
 
 pytestmark = pytest.mark.xdist_group("studies")  # whose results are made once
@@ -102,15 +104,21 @@ def test_the_learned_density_of_the_modes_integrates_to_one(results):
     assert len(content["clouds"]) == 3  # the base law and two Hamiltonians
 
 
-def test_colour_shortens_the_way_and_the_search_never_gets_worse(results):
+def test_colour_shortens_the_way(results):
     result = read_json(results / "colour.json")
     white, coloured = (np.mean(curve["transport"]) for curve in result["curves"])
     assert coloured < white
-    found = result["search"]
-    assert len(found["loss"]) >= 8
-    assert (np.diff(found["loss"]) <= 0).all()
-    assert np.mean(found["factors"]) == pytest.approx(1, abs=1e-5)
-    assert (np.diff(found["times"]) < 0).all()
+
+
+def test_a_search_never_gets_worse_and_ends_with_options_of_a_method(results):
+    result = read_json(results / "search.json")
+    assert (np.diff(result["errors"]) <= 0).all()
+    assert len(result["errors"]) + result["pruned"] == result["spec"]["trials"]
+    assert np.mean(result["factors"]) == pytest.approx(1, abs=1e-5)
+    colour, grid = result["best"]["colour"], result["best"]["grid"]
+    flow = flows.build("oscillation_coloured", colour=colour)
+    assert flow.options["colour"] == pytest.approx(colour)
+    assert (np.diff(time_grid(flow, 9, grid)) < 0).all()
 
 
 def test_local_minima_are_found_on_the_grid():

@@ -64,6 +64,7 @@ def test_two_processes_are_as_one_and_one_goes_on_from_two(spec, prepared, tmp_p
     assert_same(stopped, tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_groups_and_the_signs_of_a_gan(tiny_config, prepared, tmp_path):
     """Its discriminator looks at groups of samples, and its probability of augmentation moves by the signs of all rows."""
     spec = config.training_spec(tiny_config, "digits", "stylegan2_ada")
@@ -80,6 +81,7 @@ def test_two_processes_share_the_groups_and_the_signs_of_a_gan(tiny_config, prep
         assert [record[key] for record in records] == pytest.approx([record[key] for record in expected], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_train_an_autoencoder_and_its_prior_as_one_does(tiny_config, prepared, tmp_path):
     """The losses of every step are the same up to rounding; Adam divides by gradients, so weights whose gradient is nearly
     zero are not."""

@@ -19,7 +19,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [CODE, os.environ.get(
 from hamflow.errors import UserError
 from hamflow.pipeline import made, paths, targets, workflow as pipeline
 from hamflow.pipeline.jobs import Jobs
-from hamflow.verbs import plot as figures
+from hamflow.verbs import plot as figures, tabulate as model_tables
 
 ENVIRONMENT = "../envs/hamflow.yaml"  # looked at with `--software-deployment-method conda` only
 
@@ -49,6 +49,7 @@ wildcard_constraints:
     seed=r"\d+",
     study="|".join(targets.studies(config)) or "none",
     table="|".join(targets.STUDY_TABLES),
+    models="|".join(targets.MODEL_TABLES),
     figure=r"[a-z0-9_-]+",
 
 
@@ -104,7 +105,9 @@ def recipe(kind):
 def job_of(kind, wildcards):
     if kind == "plot":
         return figures.job(JOBS, wildcards.figure)
-    known = [wildcards[key] for key in ("dataset", "method", "study", "table") if key in wildcards.keys()]
+    known = [
+        wildcards[key] for key in ("dataset", "method", "study", "table", "models") if key in wildcards.keys()
+    ]
     return getattr(JOBS, kind)(*known, *([int(wildcards.seed)] if "seed" in wildcards.keys() else []))
 
 

@@ -81,62 +81,34 @@ rule tabulate_study:
         job("tabulate", "{params.study}")
 
 
-rule tabulate_tournament:
+rule tabulate_models:
     input:
-        unpack(made_of("tabulate_tournament")),
+        unpack(made_of("tabulate_models")),
     output:
         csv=report(
-            PRESET.table("tournament.csv"),
-            caption="../report/tournament.rst",
+            PRESET.table("{models}.csv"),
+            caption="../report/figure.rst",
             category="Tables",
-            labels={"table": "Models against each other, every line", "preset": PRESET.name},
+            labels={"table": "{models}, every line", "preset": PRESET.name},
         ),
         html=report(
-            PRESET.table("tournament.html"),
-            caption="../report/tournament.rst",
+            PRESET.table("{models}.html"),
+            caption="../report/figure.rst",
             category="Tables",
-            labels={"table": "Models against each other", "preset": PRESET.name},
+            labels={"table": "{models}", "preset": PRESET.name},
         ),
-        text=PRESET.table("tournament.md"),
-        made=paths.made_of(PRESET.table("tournament.csv")),
+        text=PRESET.table("{models}.md"),
+        made=paths.made_of(PRESET.table("{models}.csv")),
     log:
-        PRESET.logs / "tabulate-tournament.log",
+        PRESET.logs / "tabulate-{models}.log",
     conda:
         ENVIRONMENT
     params:
         at=at,
-        recipe=recipe("tabulate_tournament"),
+        caption=lambda w: model_tables.caption(config, w.models),
+        recipe=recipe("tabulate_models"),
     shell:
-        job("tabulate", "tournament")
-
-
-rule tabulate_beyond:
-    input:
-        unpack(made_of("tabulate_beyond")),
-    output:
-        csv=report(
-            PRESET.table("beyond.csv"),
-            caption="../report/beyond.rst",
-            category="Tables",
-            labels={"table": "Beyond what is known, every line", "preset": PRESET.name},
-        ),
-        html=report(
-            PRESET.table("beyond.html"),
-            caption="../report/beyond.rst",
-            category="Tables",
-            labels={"table": "Beyond what is known", "preset": PRESET.name},
-        ),
-        text=PRESET.table("beyond.md"),
-        made=paths.made_of(PRESET.table("beyond.csv")),
-    log:
-        PRESET.logs / "tabulate-beyond.log",
-    conda:
-        ENVIRONMENT
-    params:
-        at=at,
-        recipe=recipe("tabulate_beyond"),
-    shell:
-        job("tabulate", "beyond")
+        job("tabulate", "{models}")
 
 
 rule plot:

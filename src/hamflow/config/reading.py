@@ -240,17 +240,19 @@ def _check_references(config: Config) -> None:
 
 
 def _check_beyond(config: Config) -> None:
-    """Raise ConfigurationError for verdicts on methods that the preset does not run, or without paired resamples."""
-    known, run = config["evaluation"].get("beyond", []), config["run"]["methods"]
+    """Raise ConfigurationError for verdicts on methods that do not exist, or without paired resamples.
+
+    One that is not run now, as in `--config run.methods=[edm]`, has no verdicts.
+    """
+    known = config["evaluation"].get("beyond", [])
     for name in known:
-        if name not in run:
-            fix = nearest(name, run) + " Or add it to `run.methods`."
-            raise ConfigurationError(f"`evaluation.beyond` has '{name}', which is not in `run.methods`", fix=fix)
-    if known and (len(run) < 2 or "paired" not in config["evaluation"].get("more", [])):
+        if name not in config["methods"]:
+            raise ConfigurationError(f"`evaluation.beyond`: there is no method '{name}'", fix=nearest(name, config["methods"]))
+    if known and "paired" not in config["evaluation"].get("more", []):
         raise ConfigurationError(
-            "`evaluation.beyond` asks for verdicts, but `run.methods` has one method alone, or `evaluation.more` no `paired`",
+            "`evaluation.beyond` asks for verdicts, but `evaluation.more` for no `paired`",
             why="a verdict is a difference of two methods with its interval",
-            fix="name further methods, and set `evaluation.more` to [paired]",
+            fix="set `evaluation.more` to [paired]",
         )
 
 

@@ -18,6 +18,7 @@ from hamflow.metrics.suite import MEMORISATION
 from hamflow.networks.base import NETWORKS
 from hamflow.registry import convert, unknown
 from hamflow.sampling import budget, solvers
+from hamflow.sampling.proxy import ProxySpec
 from hamflow.sampling.solvers import TELEPORTED, check_flow
 from hamflow.score.estimators import ESTIMATORS
 from hamflow.score.likelihood import LikelihoodSpec
@@ -42,6 +43,7 @@ def check(config: Config) -> None:
         if name not in suite.optional():
             raise ConfigurationError(f"`evaluation.more`: unknown metric '{name}'", fix=nearest(name, suite.optional()))
     _check_discrepancy(config["metrics"]["hsd"], list(run.values()))
+    convert(ProxySpec, config["evaluation"].get("proxy", {}), "evaluation.proxy")
     convert(LikelihoodSpec, config["metrics"].get("likelihood", {}), "metrics.likelihood")
     _check_modules(config, "studies")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
-from hamflow.registry import Auto, Count, Name, NotNegative, Options, Positive, some
+from hamflow.registry import Auto, Count, Grid, Name, NotNegative, Options, Positive, some
 from hamflow.training.plan import Training
 
 BOUND = "data"  # results/<preset>/metrics/<dataset>/data is the bound's: no method is called so
@@ -49,7 +49,7 @@ class Method(Options, forbid_unknown_fields=False, kw_only=True, frozen=True):
     kind: str = "velocity"  # a module of hamflow.methods registers it
     network: Name | None = None  # a key of `networks`, in place of the data set's
     training: SomeTraining = field(default_factory=dict)  # overrides of `training`, also those of a data set
-    grid: Literal["edm", "uniform", "power"] = "edm"  # time grid of the samplers
+    grid: Grid = "edm"  # time grid of the samplers
     samplers: Budgets | None = None  # in place of `sampling.settings`
     guidance: NotNegative | None = None  # of the samples of a conditional model; 1, the default: none
     parents: dict[Name, Name] | None = None  # {role: the method whose checkpoint it starts from}
@@ -77,6 +77,7 @@ class Evaluation(Options, kw_only=True, frozen=True):
     features: dict[str, dict[str, Any]] = field(default_factory=dict)  # {feature network: its options}
     more: list[str] = field(default_factory=list)  # metrics beside the distances, see `hamflow.metrics.suite`
     beyond: list[Name] = field(default_factory=list)  # methods that the others are compared with, see `hamflow.report.beyond`
+    proxy: dict[str, Any] | None = None  # of `hamflow.sampling.proxy.ProxySpec`; None: no table of solvers' errors
 
 
 class Metrics(Options, kw_only=True, frozen=True):

@@ -12,7 +12,7 @@ from hamflow.config.reading import Config, merge, methods_of, without_nulls
 from hamflow.config.sections import BOUND, ClassLaw, Method, Part, Samples
 from hamflow.errors import ConfigurationError, nearest
 from hamflow.files import untrusted
-from hamflow.registry import Count, Name, NotNegative, Options, Positive, convert
+from hamflow.registry import Count, Grid, Name, NotNegative, Options, Positive, convert
 from hamflow.training.plan import Training
 
 EQUALLY, HELD_OUT = ", classes equally often", ", against held-out data"  # after the label of a data set in tables
@@ -48,7 +48,7 @@ class SamplingSpec(Options, kw_only=True, frozen=True):
     n_samples: Annotated[int, Meta(ge=1, le=1_000_000)]
     class_law: ClassLaw = "data"
     settings: list[tuple[str, int | str]]
-    grid: str
+    grid: Grid
     rho: Annotated[float, Meta(ge=1)]
     sigma_min: Positive
     sigma_max: Positive
@@ -189,6 +189,16 @@ def tournament_spec(config: Config, dataset: str) -> Config:
     title = evaluation_spec(config, dataset)["dataset_label"]
     about = {"preset": config["preset"], "dataset": dataset, "dataset_label": title, "methods": labels}
     return {"hsd": config["metrics"]["hsd"], "about": about}
+
+
+def proxy_spec(config: Config) -> Config:
+    """What determines the errors of solvers on exact velocities: of each data set, its methods of velocity fields."""
+    datasets: dict[str, dict[str, Config]] = {}
+    for dataset in config["run"]["datasets"]:
+        fields = [name for name in methods_of(config, dataset) if config["methods"][name]["kind"] == "velocity"]
+        sampling = {name: {"sampling": sampling_spec(config, dataset, name)} for name in fields}
+        datasets[dataset] = {name: {"flow": config["methods"][name]["flow"], **sampling[name]} for name in fields}
+    return {"proxy": config["evaluation"].get("proxy", {}), "datasets": datasets}
 
 
 def study_spec(config: Config, study: str) -> Config:

@@ -1,10 +1,12 @@
 """The colour of data: powers of their covariance matrix, in a basis in which it is diagonal or nearly so."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow.errors import ConfigurationError
@@ -14,17 +16,37 @@ LARGEST = 1024  # coordinates of data whose covariance is computed in full
 ROWS = 4096  # of the data at a time
 
 Basis = Literal["auto", "pca", "cosine"]
+Bands = Annotated[tuple[Annotated[float, Meta(ge=-20, le=20)], ...], Meta(min_length=2, max_length=64)]  # ln c, see `bent`
+Spectrum = Annotated[float, Meta(ge=0, le=1)] | Bands  # the power g of c = lambda^g, or bands
+
+
+def bent(colour: float | Sequence[float], spectrum: Tensor) -> Tensor:
+    """ln c of each eigenvalue lambda, but for a constant.
+
+    Args:
+        colour: a number g, for c = lambda^g; or several of ln c, at values of ln lambda that are evenly spaced from the least
+            to the largest, between which it is linear.
+        spectrum: lambda, positive, data units squared.
+    """
+    known = spectrum.log()
+    if not isinstance(colour, Sequence):
+        return colour * known
+    values, least, largest = known.new_tensor(colour), known.min(), known.max()
+    place = (known - least) / (largest - least).clamp(min=1e-12) * (len(values) - 1)
+    below = place.long().clamp(max=len(values) - 2)
+    return torch.lerp(values[below], values[below + 1], place - below)
 
 
 class Colour(nn.Module):
-    """K = S^power d / tr S^power for a covariance S of data with d coordinates: a colour of unit mean variance.
+    """K = c(S) d / tr c(S) for a covariance S of data with d coordinates, c a power or another function of its eigenvalues: a
+    colour of unit mean variance.
 
     S is U diag(lambda) U^T. `pca`: the covariance of the data plus a ridge, with its eigenvectors. `cosine`: for larger
     images U is the discrete cosine transform over channels (grey, then two differences: a fixed decorrelation), rows and
     columns; lambda is one power law of the frequency for each channel, fitted to the variances of the coefficients.
 
     Args:
-        shape: of one sample. power: of S, data units drop out. ridge: added to lambda, in units of its mean.
+        shape: of one sample. colour: of c, see `bent`; data units drop out. ridge: added to lambda, in units of its mean.
         basis: auto: pca up to 1,024 coordinates.
     Source: [derived] theory 4.7.
     """
@@ -32,9 +54,9 @@ class Colour(nn.Module):
     spectrum: Tensor  # lambda
     basis: Tensor  # U, columns
 
-    def __init__(self, shape: tuple[int, ...], power: float, ridge: float = 0.01, basis: Basis = "auto"):
+    def __init__(self, shape: tuple[int, ...], colour: float | Sequence[float], ridge: float = 0.01, basis: Basis = "auto"):
         super().__init__()
-        self.shape, self.power, self.ridge, self.size = tuple(shape), power, ridge, math.prod(shape)
+        self.shape, self.colour, self.ridge, self.size = tuple(shape), colour, ridge, math.prod(shape)
         self.full = basis == "pca" or (basis == "auto" and self.size <= LARGEST)
         if self.full and self.size > LARGEST:
             raise ConfigurationError(
@@ -73,7 +95,7 @@ class Colour(nn.Module):
 
     def apply_power(self, x: Tensor, exponent: float) -> Tensor:
         """K^exponent x, [N, *shape] in x's dtype."""
-        factors = (self.power * self.spectrum.log()).softmax(0) * self.size  # eigenvalues of K
+        factors = bent(self.colour, self.spectrum).softmax(0) * self.size  # eigenvalues of K
         factors = factors.pow(exponent).to(x)
         if self.full:
             basis = self.basis.to(x)

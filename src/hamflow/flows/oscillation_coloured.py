@@ -1,14 +1,13 @@
 """Oscillation HGF whose velocities have a part of the data's covariance."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
 from torch import Tensor, nn
 
 from hamflow.draws import Draw
 from hamflow.errors import NotOffered
 from hamflow.flows.base import FLOWS, GaussianFlow, Velocity
-from hamflow.flows.colour import Basis, Colour
+from hamflow.flows.colour import Basis, Colour, Spectrum
 from hamflow.flows.motions import Springs, alpha_of
 from hamflow.registry import Auto, NotNegative, Positive
 from hamflow.training.fit import Rows
@@ -16,12 +15,13 @@ from hamflow.training.fit import Rows
 
 @FLOWS.register("oscillation_coloured")
 class OscillationColoured(Springs, GaussianFlow, nn.Module):
-    """F = -alpha^2 x, v_0 ~ N(0, K), K = S^g d / tr S^g for data of covariance S: x_T ~ N(0, K / alpha^2) exactly.
+    """F = -alpha^2 x, v_0 ~ N(0, K), K = c(S) d / tr c(S) for data of covariance S: x_T ~ N(0, K / alpha^2) exactly.
 
-    g = 0 is the Oscillation HGF. With g = 1 and alpha = 1 / sigma_data every principal component keeps its scale for all t,
+    c = S^g: g = 0 is the Oscillation HGF. With g = 1 and alpha = 1 / sigma_data every principal component keeps its scale,
     and the velocity of Gaussian data is zero: V carries only what is not Gaussian.
     Args:
-        colour: g. alpha: as for flow 'oscillation'. ridge, basis: see `hamflow.flows.colour.Colour`.
+        colour: g; or ln c in bands of the spectrum, as `hamflow study PRESET/search` finds them. alpha: as for flow
+            'oscillation'. ridge, basis: see `hamflow.flows.colour.Colour`.
     Source: [derived] theory 4.7.
     """
 
@@ -30,14 +30,15 @@ class OscillationColoured(Springs, GaussianFlow, nn.Module):
 
     def __init__(
         self,
-        colour: Annotated[float, Meta(ge=0, le=1)] = 0.3,
+        colour: Spectrum = 0.3,
         alpha: Positive | Auto = 1.0,
         ridge: NotNegative = 0.01,
         basis: Basis = "auto",
     ):
         nn.Module.__init__(self)
         Springs.__init__(self, float(alpha))
-        self.colour, self.ridge, self.basis = float(colour), float(ridge), basis
+        self.colour = list(colour) if isinstance(colour, list | tuple) else float(colour)
+        self.ridge, self.basis = float(ridge), basis
 
     @property
     def options(self) -> dict[str, Any]:

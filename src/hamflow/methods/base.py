@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 import torch
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from hamflow.errors import CheckpointError, ConfigurationError, NotOffered
 from hamflow.files import load_tensors
-from hamflow.registry import Count, Name, NotNegative, Options, Positive, Registry
+from hamflow.registry import Count, Grid, Name, NotNegative, Options, Positive, Registry
 from hamflow.training.fit import Objective
 
 METHODS: Registry = Registry("kind of method", "hamflow.methods")
@@ -63,13 +63,14 @@ class Sampling(Options, kw_only=True, frozen=True):
     """How a generator spends its evaluations; the defaults are those of Karras et al. 2022.
 
     Attributes:
-        grid: edm (rho-spaced sigma), uniform in t or power (t^(1/2) evenly spaced). rho: curvature of the edm grid.
+        grid: edm (rho-spaced sigma), uniform in t, power (t^(1/2) evenly spaced), or numbers that fall from 1 to 0: the
+            share of the horizon that is left, at evenly spaced shares of the steps. rho: curvature of the edm grid.
         sigma_min, sigma_max: its noise levels, data units. batch: samples at a time; without influence on them.
         guidance: w, of classifier-free guidance of a conditional model (Ho, Salimans 2022, arXiv:2207.12598, there 1 + w);
             1: none.
     """
 
-    grid: Literal["edm", "uniform", "power"] = "edm"
+    grid: Grid = "edm"
     rho: Annotated[float, Meta(ge=1)] = 7.0
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0

@@ -196,18 +196,18 @@ class Jobs:
         return self._job("tabulate", study, {}, inputs, outputs, made_of(outputs[0]))
 
     @cache  # noqa: B019
-    def tabulate_tournament(self) -> Job:
-        outputs = [self.preset.table(f"tournament.{ending}") for ending in ("csv", "html", "md")]
-        found = targets.tournaments(self.parameters)
-        runs = [run for path in found for run in targets.entrants(self.parameters, path.stem)]
-        inputs: Inputs = {"tournaments": found, "discrepancies": [run.metrics / f"{HSD}.json" for run in runs]}
-        return self._job("tabulate", "tournament", {}, inputs, outputs, made_of(outputs[0]))
-
-    @cache  # noqa: B019
-    def tabulate_beyond(self) -> Job:
-        outputs = [self.preset.table(f"beyond.{ending}") for ending in ("csv", "html", "md")]
+    def tabulate_models(self, table: str) -> Job:
+        outputs = [self.preset.table(f"{table}.{ending}") for ending in ("csv", "html", "md")]
         inputs: Inputs = {"metrics": targets.metrics(self.parameters)}
-        return self._job("tabulate", "beyond", self.parameters["evaluation"]["beyond"], inputs, outputs, made_of(outputs[0]))
+        spec: Any = targets.known(self.parameters) if table == "beyond" else {}
+        if table == "tournament":
+            found = targets.tournaments(self.parameters)
+            runs = [run for path in found for run in targets.entrants(self.parameters, path.stem)]
+            inputs = {"tournaments": found, "discrepancies": [run.metrics / f"{HSD}.json" for run in runs]}
+        if table == "proxy":
+            spec = config.proxy_spec(self.parameters)
+            inputs = {**inputs, "manifests": [self.preset.manifest(dataset) for dataset in spec["datasets"]]}
+        return self._job("tabulate", table, spec, inputs, outputs, made_of(outputs[0]))
 
     def plot(self, figure: str, inputs: Inputs, caption: str, modules: Iterable[str]) -> Job:
         """The job of a figure, which `hamflow.verbs.plot` knows."""

@@ -58,9 +58,24 @@ def metrics(parameters: Parameters) -> list[Path]:
 
 def tables(parameters: Parameters) -> list[Path]:
     preset = Preset(parameters["preset"])
-    more = {"tournament": tournaments(parameters), "beyond": parameters["evaluation"].get("beyond")}
-    names = ["table1", *study_tables(parameters), *(name for name, asked in more.items() if asked)]
-    return [preset.table(f"{name}.csv") for name in names]
+    return [preset.table(f"{name}.csv") for name in ["table1", *study_tables(parameters), *model_tables(parameters)]]
+
+
+MODEL_TABLES = ("tournament", "beyond", "proxy")  # of the trained models, beside Table 1
+
+
+def model_tables(parameters: Parameters) -> list[str]:
+    """Of these, the tables that a preset has."""
+    asked = {"tournament": tournaments(parameters), "beyond": known(parameters), "proxy": "proxy" in parameters["evaluation"]}
+    return [name for name in MODEL_TABLES if asked[name]]
+
+
+def known(parameters: Parameters) -> list[str]:
+    """Of `evaluation.beyond`, the methods that are run on images, which have paired resamples, as another one is."""
+    images = [name for name in parameters["run"]["datasets"] if parameters["datasets"][name]["features"] != "points"]
+    groups = [methods(parameters, dataset) for dataset in images]
+    asked = parameters["evaluation"].get("beyond", [])
+    return [name for name in asked if any(name in group and len(group) > 1 for group in groups)]
 
 
 def tournaments(parameters: Parameters) -> list[Path]:

@@ -1,10 +1,15 @@
 """Time grids for the solvers."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from hamflow.errors import ConfigurationError
 from hamflow.flows import HamiltonianFlow
+from hamflow.registry import check_grid
 
 KINDS = ("edm", "uniform", "power")
 POWER = 2  # of the grid `power`: its steps shrink linearly towards the data
@@ -13,7 +18,7 @@ POWER = 2  # of the grid `power`: its steps shrink linearly towards the data
 def time_grid(
     flow: HamiltonianFlow,
     steps: int,
-    kind: str = "edm",
+    kind: str | Sequence[float] = "edm",
     rho: float = 7.0,
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
@@ -22,7 +27,8 @@ def time_grid(
     """Decreasing times from the flow's horizon to 0.
 
     `edm` spaces sigma^(1/rho) evenly from sigma_max to sigma_min and then adds 0 (Karras et al. 2022, eq. 5), each sigma
-    mapped to the flow's time; `uniform` spaces t, `power` t^(1/2).
+    mapped to the flow's time; `uniform` spaces t, `power` t^(1/2). Numbers that fall from 1 to 0 are t / T at evenly spaced
+    shares of the steps, with a monotone cubic between (Fritsch and Butland 1984): as many as times, they are the times.
     The first time is the horizon itself, where the law of x_T is known exactly.
 
     Args:
@@ -30,11 +36,16 @@ def time_grid(
         sigma_min, sigma_max: noise-to-signal ratios, data units; sigma_max is cut to that of the horizon.
         start: the first time, time units; None: the horizon.
     Returns: float64, [steps + 1].
-    Raises: ConfigurationError: steps < 1 or an unknown kind.
+    Raises: ConfigurationError: steps < 1, an unknown kind, or numbers that do not fall from 1 to 0.
     """
     if steps < 1:
         raise ConfigurationError(f"a time grid needs at least 1 step, got {steps}")
     first = flow.horizon if start is None else start
+    if not isinstance(kind, str):
+        check_grid(kind)
+        share = PchipInterpolator(np.linspace(0, 1, len(kind)), kind)(np.linspace(0, 1, steps + 1))
+        share[0], share[-1] = 1, 0
+        return first * torch.from_numpy(share)
     if kind == "uniform":
         return torch.linspace(first, 0, steps + 1, dtype=torch.float64)
     if kind == "power":

@@ -28,9 +28,10 @@ def get(name: str, where: str = "studies") -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def run(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The result of a study."""
-    return get(name).run(settings)
+def run(name: str, settings: dict[str, Any], memory: Path | None = None) -> dict[str, Any]:
+    """The result of a study. memory: a file from which one goes on that was interrupted, if it can (`REMEMBERS`)."""
+    module = get(name)
+    return module.run(settings, memory) if getattr(module, "REMEMBERS", False) else module.run(settings)
 
 
 def about(name: str) -> str:

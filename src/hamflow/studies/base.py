@@ -9,6 +9,7 @@ from msgspec import Meta, field
 from torch import Tensor, nn
 
 from hamflow import draws
+from hamflow.data import sources
 from hamflow.errors import ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import Facts, Method
@@ -113,6 +114,15 @@ def in_double(score: nn.Module) -> Any:
     """A score network as a force on float64 positions: the state keeps its precision, the network its dtype."""
     dtype = next(score.parameters()).dtype
     return lambda x, t=0.0: score(x.to(dtype), t).to(x)
+
+
+def standardised(source: str) -> Tensor:
+    """The data of a source, centred and at unit spread, float64 [N, *shape]."""
+    rows = sources.build(source, where="studies.").read()[0].astype(np.float64)
+    if rows.ndim == 4:
+        rows = rows.transpose(0, 3, 1, 2)
+    rows -= rows.mean(0)
+    return torch.from_numpy(rows / np.sqrt(rows.var(0).mean()))
 
 
 def rounded(array: Tensor | np.ndarray, digits: int = 6) -> list:

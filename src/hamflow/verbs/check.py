@@ -45,8 +45,6 @@ def everything(jobs: Jobs) -> list[Job]:
         add(last)
     for table in targets.study_tables(jobs.parameters):
         add(jobs.tabulate_study(table))
-    if jobs.parameters["metrics"].get("tournament"):
-        add(jobs.tabulate_tournament())
-    if jobs.parameters["evaluation"].get("beyond"):
-        add(jobs.tabulate_beyond())
+    for table in targets.model_tables(jobs.parameters):
+        add(jobs.tabulate_models(table))
     return list(ordered.values())

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from hamflow import config
-from hamflow.pipeline.paths import circumstances_of
+from hamflow.pipeline.paths import STATE, circumstances_of
 from hamflow.verbs import arguments
 
 
@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from hamflow import studies
-    from hamflow.files import write_json
+    from hamflow.files import fingerprint, write_json
     from hamflow.pipeline.provenance import circumstances, origin
+    from hamflow.pipeline.sources import of_this_package
     from hamflow.runtime import configure, describe_device
 
     preset, name = arguments.part_of(options, "PRESET/STUDY")
@@ -29,7 +30,8 @@ def run(options: argparse.Namespace) -> None:
     configure("cpu")  # networks of a few thousand weights: a GPU would only wait
     with arguments.making(options, preset, lambda jobs, _: jobs.study(name)):
         began = time.perf_counter()
-        result = studies.run(name, spec)
+        code = fingerprint(of_this_package().code("verbs.study", f"studies.{name}"))  # others do not go on from it
+        result = studies.run(name, spec, output.parent / STATE / f"{name}-{code[:16]}")
         took = {"training": result.pop("training", {}), "wall_seconds": time.perf_counter() - began}
         write_json(circumstances_of(output), circumstances(**took))
         write_json(output, {**result, "provenance": origin(device=describe_device("cpu"))})

@@ -1,11 +1,32 @@
-"""Table 1 of a preset, as .csv, .md, .tex and .html; of PRESET/tournament, PRESET/beyond or PRESET/STUDY: the table of that"""
+"""Table 1 of a preset, as .csv, .md, .tex and .html; that of PRESET/tournament, beyond, proxy or a STUDY"""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hamflow import config
 from hamflow.pipeline import targets
 from hamflow.pipeline.paths import Preset
 from hamflow.verbs import arguments
+
+CAPTIONS = {  # in the report, of the tables of trained models
+    "tournament": (
+        "the scores that the models of a data set imply, compared without samples. Each model is the critic of every other, "
+        "and all have the same samples and noise, so that differences have small standard errors (docs/score.md, Models "
+        "against each other). Reflection and models without a score imply no denoiser: they have their own bound alone."
+    ),
+    "beyond": (
+        "the Fréchet distance of each method less that of a known one (`evaluation.beyond`), at each number of evaluations, in "
+        "percent of the latter, with its interval (paired bootstrap: sample *i* of both begins at the same noise, and several "
+        "training seeds are drawn, too). Each method has its best sampler at that number. What did not help stays in the table."
+    ),
+    "proxy": (
+        "the error that each solver makes where the velocity is known exactly, that of mixtures fitted to the data, beside the "
+        "distance of the samples of the trained model. Kendall's tau says whether the one ranks the methods as the other does: "
+        "1, all pairs; 0, no better than chance. Its 90% interval is of methods and samples drawn again."
+    ),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +43,8 @@ def run(options: argparse.Namespace) -> None:
         from hamflow.studies import figure
 
         preset, name = arguments.part_of(options, "PRESET/STUDY")
-        if name in OF_THE_MODELS:
-            OF_THE_MODELS[name](options, preset)
+        if name in targets.MODEL_TABLES:
+            _tabulate_models(options, preset, name)
             return
         table = next((table for table, study in targets.STUDY_TABLES.items() if study == name), name)
         with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_study(table)):
@@ -45,25 +66,26 @@ def run(options: argparse.Namespace) -> None:
     print(f"{output / 'table1.csv'}: {len(frame)} lines, preset {frame['preset'].iloc[0]}")
 
 
-def _tabulate_tournament(options: argparse.Namespace, preset: Preset) -> None:
-    from hamflow.report import tournament
-
-    parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
-    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_tournament()):
-        frame = tournament.tabulate(preset, parameters, output)
-    print(f"{output / 'tournament.csv'}: {len(frame)} lines, preset {preset.name}")
+def caption(parameters: Mapping[str, Any], table: str) -> str:
+    """What stands above a table of the trained models in the report, reStructuredText."""
+    return f"Preset **{parameters['preset']}**: {CAPTIONS[table]}"
 
 
-def _tabulate_beyond(options: argparse.Namespace, preset: Preset) -> None:
+def _tabulate_models(options: argparse.Namespace, preset: Preset, table: str) -> None:
+    from hamflow import data
     from hamflow.pipeline.records import check_together, read
-    from hamflow.report import beyond
+    from hamflow.report import beyond, proxy, tournament
 
     parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
-    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_beyond()):
-        records = [read(path) for path in targets.metrics(parameters)]
-        check_together(records)
-        frame = beyond.tabulate(records, parameters["evaluation"].get("beyond", []), output)
-    print(f"{output / 'beyond.csv'}: {len(frame)} lines, preset {preset.name}")
-
-
-OF_THE_MODELS = {"tournament": _tabulate_tournament, "beyond": _tabulate_beyond}  # tables of no study
+    with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_models(table)):
+        if table == "tournament":
+            frame = tournament.tabulate(preset, parameters, output)
+        else:
+            records = [read(path) for path in targets.metrics(parameters)]
+            check_together(records)
+            if table == "beyond":
+                frame = beyond.tabulate(records, targets.known(parameters), output)
+            else:
+                spec = config.proxy_spec(parameters)
+                frame = proxy.tabulate(records, spec, {name: data.load(preset.data(name)) for name in spec["datasets"]}, output)
+    print(f"{output / table}.csv: {len(frame)} lines, preset {preset.name}")
