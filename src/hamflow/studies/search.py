@@ -127,16 +127,23 @@ class _Problem:
 
 
 def _distributions(spec: Spec) -> dict[str, Any]:
-    from optuna.distributions import FloatDistribution
+    number = _optuna().distributions.FloatDistribution
+    bends = {f"bend{i}": number(*BENDS) for i in range(spec.bands - 1)}
+    return bends | {f"length{i}": number(*LENGTHS) for i in range(1, spec.lengths)}
 
-    bends = {f"bend{i}": FloatDistribution(*BENDS) for i in range(spec.bands - 1)}
-    return bends | {f"length{i}": FloatDistribution(*LENGTHS) for i in range(1, spec.lengths)}
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        fix = "pip install 'hamflow[search]'"
+        raise ConfigurationError("optuna is not installed", why="it proposes the candidates", fix=fix) from error
+    return optuna
 
 
 def _searched(spec: Spec, problem: _Problem, path: Path | None) -> Any:
     """Optuna's study after all its trials. Each is a function of those before it that were finished, and of the seed."""
-    import optuna
-
+    optuna = _optuna()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
