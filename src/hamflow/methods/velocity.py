@@ -17,6 +17,7 @@ from hamflow.flows.base import FLOWS
 from hamflow.flows.colour import Basis, Colour
 from hamflow.flows.learned_times import LearnedTimes
 from hamflow.flows.times import LAWS, draw_times
+from hamflow.flows.uncertainty import Uncertainty
 from hamflow.methods.base import METHODS, Facts, Generator, Sampling, classes_of
 from hamflow.parameterisation import Parameterisation
 from hamflow.parameterisation.base import PARAMETERISATIONS
@@ -43,6 +44,7 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         times: {law, ...}, the law of the training times.
         strata: of this law, in which the spread of the loss's gradient is estimated while training: times are drawn in
             proportion to it, with weights that leave the loss what it is; 0: as the law says.
+        uncertainty: whether a learned function of the time weighs the loss, so that every time counts alike.
         loss_metric: m, of a loss r' S^-m r of the residual r, for data of covariance S, at unit mean weight; 0: |r|^2. It
             changes what a network learns first, not the velocity that it aims at.
         ridge, basis: of S, see `hamflow.flows.colour.Colour`.
@@ -57,6 +59,7 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
     parameterisation: Annotated[str, PARAMETERISATIONS.name()]
     times: Annotated[dict[str, Any], LAWS.entry("law")]
     strata: Annotated[int, Meta(ge=0, le=1024)] = 0
+    uncertainty: bool = False
     loss_metric: Annotated[float, Meta(ge=0, le=1)] = 0.0
     ridge: NotNegative = 0.01
     basis: Basis = "auto"
@@ -86,7 +89,7 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)
         network = networks.build(data.network, data.shape, data.classes, seed)
         metric = Colour(data.shape, -self.loss_metric, self.ridge, self.basis) if self.loss_metric else None
-        field = VelocityField(flow, scheme, network, data.shape, data.classes)
+        field = VelocityField(flow, scheme, network, data.shape, data.classes, Uncertainty() if self.uncertainty else None)
         changes = Changes(self.augmentation, self.mirror, self.label_dropping)
         return VelocityObjective(field, self.times, metric, changes, LearnedTimes(self.strata) if self.strata else None)
 
@@ -98,13 +101,20 @@ class VelocityField(nn.Module):
     """V(x, t, label): a flow, what the network means in it, and the network.
 
     Args:
-        shape: of one sample. classes: number of class labels, 0: unconditional.
+        shape: of one sample. classes: number of class labels, 0: unconditional. uncertainty: of its loss, learned with it.
     """
 
     def __init__(
-        self, flow: HamiltonianFlow, scheme: Parameterisation, network: nn.Module, shape: tuple[int, ...], classes: int = 0
+        self,
+        flow: HamiltonianFlow,
+        scheme: Parameterisation,
+        network: nn.Module,
+        shape: tuple[int, ...],
+        classes: int = 0,
+        uncertainty: Uncertainty | None = None,
     ):
         super().__init__()
+        self.uncertainty = uncertainty
         self.flow, self.parameterisation, self.network = flow, scheme, network
         self.shape, self.classes = shape, classes
 
@@ -166,10 +176,11 @@ class VelocityObjective(Objective):
                 return field(x_t, t, label if field.classes else None, told).float()  # the loss itself stays in float32
 
         found = velocity_loss(predict, field.flow, x0, v0, t, field.parameterisation.weight, self._root_of_metric)
+        weighed = found if field.uncertainty is None else field.uncertainty(u, found)
         if self.learned_times is None or inverse is None:
-            return found
+            return weighed
         self.learned_times.note(u, found)
-        return found * inverse.to(found)
+        return weighed * inverse.to(found)
 
     def after(self, turn: str, batch: Batch) -> dict[str, Tensor]:
         if self.learned_times is not None:

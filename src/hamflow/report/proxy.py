@@ -112,6 +112,6 @@ def _grid(lines: pd.DataFrame, title: str) -> layout.Grid:
     columns = pd.MultiIndex.from_tuples([("", "method"), *heads])
     caption = (
         f"{title}, preset {lines['preset'].iloc[0]}: mean error of a sample on the exact velocity of fitted mixtures, in units "
-        f"of the data's spread, and {metric.title} of the trained models ({lines['seeds'].iloc[0]} training seeds)."
+        f"of the data's spread, and {metric.title} of the trained models, training seeds: {lines['seeds'].iloc[0]}."
     )
     return layout.Grid(f"proxy-{lines['dataset'].iloc[0]}", caption, pd.DataFrame(rows, columns=columns), True)

@@ -54,8 +54,8 @@ ROTATIONS = 8  # of the test set, to see how much the density depends on them
 class Spec(Options, kw_only=True, frozen=True):
     """models: which are compared, the first with each other one; sizes: of the training sets, 0: endless; seeds: runs of each,
     from `seed` on; density: what differs from `EquivariantFlow` in the Hamiltonian ones; training: what differs from
-    `DensityTraining`, for all; rates: learning rates of models that have their own; momenta: of the importance-weighted bound; evaluation: held-out points; reports: points of a
-    curve."""
+    `DensityTraining`, for all; rates: learning rates of models that have their own; momenta: of the importance-weighted bound;
+    evaluation: held-out points; reports: points of a curve."""
 
     models: Annotated[tuple[Model, ...], Meta(min_length=1)] = ("hamiltonian", "equivariant", "realnvp", "spline", "continuous")
     sizes: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)] = (0, 100)

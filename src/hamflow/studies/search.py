@@ -189,19 +189,20 @@ def _means(problem: _Problem, numbers: dict[str, float]) -> Iterator[float]:
 
 def draw(result: dict[str, Any], output: Path) -> None:
     """The best error so far; the spectrum of the noise; the times; all beside known candidates."""
-    best, known = result["best"], result["known"]
-    least = min(known, key=lambda one: np.mean(one["mean"]))
+    best, judged = result["best"], result["known"]
+    least = min(judged, key=lambda one: np.mean(one["mean"]))
     with style.drawing(output, 9.6, 3.3) as figure:
         panels = figure.subplots(1, 3)
         panels[0].plot(np.arange(1, len(result["errors"]) + 1), result["errors"], color=style.HAMILTONIAN, label="best so far")
-        lines = (known[0], ":", "$g$ = 0"), (least, "-.", f"$g$ = {least['colour']:g}"), (result, "--", "found")
-        for judged, look, label in lines:
-            panels[0].axhline(np.mean(judged["mean"]), color=style.INK, linestyle=look, linewidth=1, label=f"{label}, judged")
+        lines = (judged[0], ":", "$g$ = 0"), (least, "-.", f"$g$ = {least['colour']:g}"), (result, "--", "found")
+        for one, look, label in lines:
+            panels[0].axhline(np.mean(one["mean"]), color=style.INK, linestyle=look, linewidth=1, label=f"{label}, judged")
         panels[0].set(xlabel="trial", ylabel="error / spread of the data", ylim=(0, None))
         spectrum, factors = np.array(result["spectrum"]), np.array(result["factors"])
         panels[1].loglog(spectrum, factors, ".-", color=style.HAMILTONIAN, label="found")
-        for power in (0.5, 1.0):
-            panels[1].loglog(spectrum, spectrum**power / (spectrum**power).mean(), "--", label=f"$g$ = {power:g}")
+        for power, look in ((0.5, ":"), (1.0, "--")):
+            known = spectrum**power / (spectrum**power).mean()
+            panels[1].loglog(spectrum, known, look, color=style.INK, label=f"$g$ = {power:g}")
         panels[1].set(xlabel=r"variance $\lambda$ of the data", ylabel="variance $c$ of the velocity")
         share = np.linspace(0, 1, len(best["grid"]))
         panels[2].plot(share, best["grid"], "o-", color=style.HAMILTONIAN, label="found")
