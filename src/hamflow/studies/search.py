@@ -45,7 +45,7 @@ class Spec(Options, kw_only=True, frozen=True):
     nfe: Count = 9
     bands: Annotated[int, Meta(ge=2, le=16)] = 5
     lengths: Annotated[int, Meta(ge=2, le=16)] = 4
-    trials: Annotated[int, Meta(ge=1, le=100_000)] = 300
+    trials: Annotated[int, Meta(ge=1, le=100_000)] = 240
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
