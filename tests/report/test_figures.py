@@ -260,3 +260,15 @@ def test_a_long_legend_leaves_the_panels_their_height(tmp_path, count):
         style.legend(figure, [({"color": "k"}, f"method {k}") for k in range(count)], ncols=1)
         figure.draw_without_rendering()
         assert panels[0].get_position().height * figure.get_figheight() > 1.8
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_wide_legend_is_not_cut_off(tmp_path, columns):
+    with style.panels(tmp_path / "figure.png", 1, 1, width=3.7, height=2.9, margin=0.9) as (figure, _):
+        entries = [({"color": "k"}, f"a method whose label says much of it, {k}") for k in range(6)]
+        style.legend(figure, entries, ncols=columns)
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.get_figwidth() * figure.dpi

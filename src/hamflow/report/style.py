@@ -37,6 +37,7 @@ LINES = {
 }
 INK = "#222222"
 LEGEND_ROWS, LEGEND_ROW = 5, 0.19  # that a drawing has room for; inches that a further one needs
+LEGEND_MARGIN = 0.2  # inches that a drawing is wider than its legend, at least
 HAMILTONIAN = "#D55E00"  # score matching
 START, END = "#2166AC", "#C4302B"  # of a flow, t = 0 and t = T, as in the paper's figures
 
@@ -129,15 +130,17 @@ def looks(methods: Iterable[str]) -> Looks:
 
 
 def legend(figure: Any, entries: Sequence[tuple[dict[str, Any], str]], **options: Any) -> None:
-    """A legend below the panels, of lines and their labels, which may be any text; a long one makes the drawing higher."""
+    """A legend below the panels, of lines and their labels, which may be any text; a large one makes the drawing larger."""
     from matplotlib.lines import Line2D
 
     rows = -(-len(entries) // options.get("ncols", 1))
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - LEGEND_ROWS))
     handles = [Line2D([], [], label="-", **line) for line, _ in entries]
-    texts = figure.legend(handles=handles, loc="outside lower center", **options).get_texts()
-    for text, (_, label) in zip(texts, entries, strict=True):
+    made = figure.legend(handles=handles, loc="outside lower center", **options)
+    for text, (_, label) in zip(made.get_texts(), entries, strict=True):
         text.set_text(literal(label))  # as its label, one that begins with _ would be left out
+    figure.canvas.draw()
+    figure.set_figwidth(max(figure.get_figwidth(), made.get_window_extent().width / figure.dpi + LEGEND_MARGIN))
 
 
 def literal(text: str) -> str:
