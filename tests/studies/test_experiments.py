@@ -114,6 +114,7 @@ def test_a_search_never_gets_worse_and_ends_with_options_of_a_method(results):
     result = read_json(results / "search.json")
     assert (np.diff(result["errors"]) <= 0).all()
     assert len(result["errors"]) + result["pruned"] == result["spec"]["trials"]
+    assert result["pruned"] > 0
     assert np.mean(result["factors"]) == pytest.approx(1, abs=1e-5)
     colour, grid = result["best"]["colour"], result["best"]["grid"]
     flow = flows.build("oscillation_coloured", colour=colour)

@@ -67,7 +67,7 @@ def run(values: dict[str, Any], memory: Path | None = None) -> dict[str, Any]:
     x = base.standardised(spec.source)
     problem = _Problem(spec, Proxy(x, spec.proxy, spec.seed))
     found = _searched(spec, problem, memory)
-    best = problem.candidate(found.best_params)
+    whole, best = [trial for trial in found.trials if trial.state.name == "COMPLETE"], problem.candidate(found.best_params)
     others = structs.replace(spec.proxy, fits=spec.judges)
     judge = _Problem(spec, Proxy(x, others, spec.seed, first=spec.proxy.fits))
     known = [Candidate(colour=g, grid="uniform") for g in KNOWN]
@@ -75,7 +75,7 @@ def run(values: dict[str, Any], memory: Path | None = None) -> dict[str, Any]:
         "kind": "search",
         "spec": to_builtins(spec),
         "best": to_builtins(best),
-        "errors": base.rounded(np.minimum.accumulate([trial.value for trial in found.trials if trial.value is not None])),
+        "errors": base.rounded(np.minimum.accumulate([trial.value for trial in whole])),
         "pruned": sum(trial.state.name == "PRUNED" for trial in found.trials),
         "known": [{"colour": one.colour, **judge.judged(one)} for one in known],
         **judge.judged(best),
