@@ -13,7 +13,7 @@ from hamflow.errors import DataError
 from hamflow.files import read_json, sha256_of, write_json
 from hamflow.pipeline import provenance, verify
 from hamflow.pipeline.crate import manifest
-from hamflow.pipeline.paths import Preset
+from hamflow.pipeline.paths import STATE, Preset
 from hamflow.pipeline.trace import trace
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.xdist_group("pipeline")]
@@ -307,3 +307,12 @@ def test_no_artefact_that_repeats_holds_what_does_not(finished):
         if name.endswith(".json"):
             text = json.dumps(read_json(finished.folder / name))
             assert not [word for word in ("wall_seconds", "git_commit", '"host"') if word in text], name
+
+
+def test_what_an_interrupted_study_goes_on_from_is_no_result(tmp_path):
+    """Two equal runs have other files of it: an SQLite file holds the time of each trial."""
+    preset = Preset("toy", tmp_path)
+    for path in (preset.study("search"), preset.study("search").parent / STATE / "search-0123"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert list(verify._artefacts(preset, [])) == ["results/toy/studies/search.json"]

@@ -16,7 +16,7 @@ from hamflow import config
 from hamflow.errors import DataError, UserError
 from hamflow.files import read_json, write_text
 from hamflow.pipeline import records
-from hamflow.pipeline.paths import CHECKPOINT, Preset, Run, is_circumstance
+from hamflow.pipeline.paths import CHECKPOINT, STATE, Preset, Run, is_circumstance
 
 TREE = ("Snakefile", "profiles", "workflow", "src")  # what a run needs beside its parameters
 RECORDS = ("metrics", "studies", "tournaments")  # folders of measured results
@@ -202,7 +202,7 @@ def _artefacts(preset: Preset, runs: Sequence[str]) -> Iterable[str]:
         found += [run.checkpoint for run in places]
     else:
         folders = [preset.results / kind for kind in KINDS]
-        found = [path for folder in folders for path in folder.rglob("*")]
+        found = [path for folder in folders for path in folder.rglob("*") if STATE not in path.relative_to(folder).parts]
         found += preset.checkpoints.rglob(CHECKPOINT)
     for path in found:
         if path.is_file() and not path.name.startswith(".") and not is_circumstance(path.name):
