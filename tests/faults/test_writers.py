@@ -46,6 +46,7 @@ def overwrite(path, index, start, enough):
         files.write_text(path, json.dumps([index] * 20_000))
 
 
+@pytest.mark.slow
 def test_200_writers_of_one_file_leave_one_of_their_files_whole(tmp_path):
     """And whoever reads meanwhile reads a whole one."""
     path, start, enough = tmp_path / "result.json", FORK.Barrier(JOBS + 1), FORK.Event()

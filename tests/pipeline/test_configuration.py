@@ -176,6 +176,7 @@ def test_a_preset_is_named_after_its_file_and_leaves_the_shared_data_alone(path)
         assert config.dataset_spec(preset, name) == config.dataset_spec(default, name)
 
 
+@pytest.mark.slow
 def test_overlays_by_file_and_by_hand_resolve_alike(fresh):
     """By --configfile, by --config, and by --set of the job's own command line: the same parameters for the job."""
     (fresh.folder / "overlay.yaml").write_text("training: {batch: 96}\nseeds: [3]\n")

@@ -133,6 +133,7 @@ def test_other_images_of_the_user_are_prepared_again(fresh, photos):
     assert {job.rule for job in fresh.pending(*words)} == {"prepare"}
 
 
+@pytest.mark.slow
 def test_what_was_prepared_stays_usable_when_the_originals_go(fresh, photos, tmp_path):
     folder, words = photos
     fresh.snakemake(*words)

@@ -91,7 +91,10 @@ def restored(pushed, folder):
 SLOWLY = [pytest.param(way, marks=pytest.mark.slow) for way in (pulled, checked_out, restored)]  # without records, as a copy
 
 
-@pytest.fixture(scope="module", params=[pulled, checked_out, copied, restored], ids=lambda way: way.__name__)
+WAYS = [pulled, pytest.param(checked_out, marks=pytest.mark.slow), copied, pytest.param(restored, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.__name__)
 def tree(request, pushed, tmp_path_factory):
     """A tree to which the bytes of a run came by a way other than that run."""
     return request.param(pushed, tmp_path_factory.mktemp(request.param.__name__))

@@ -111,7 +111,7 @@ def healthy(port: int) -> bool:
         return False
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def backend(request, tmp_path_factory):
     """The database of the server."""
     with ExitStack() as stack:

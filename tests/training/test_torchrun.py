@@ -111,6 +111,7 @@ def test_a_batch_that_has_no_row_for_a_process_is_refused(spec, prepared, tmp_pa
     assert "`training.batch` = 1 cannot be shared by 2 processes" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_the_first_process_has_nothing_to_train_all_end(spec, prepared, tmp_path):
     """It publishes again what was kept."""
     words = [*command(spec, prepared / "checkerboard", tmp_path, 2), "--keep"]
