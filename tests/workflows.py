@@ -29,7 +29,8 @@ TINY = {
     "run": {"datasets": ["checkerboard"], "methods": ["edm", "reflection"]},
     "datasets": {"checkerboard": {"n_samples": 100, "training": {"train_kimg": 2, "report_kimg": 1, "state_kimg": 1}}},
     "sampling": {"settings": {"heun": [3], "multistep": [2]}},
-    "studies": {name: None for name in ("mixture", "scatter", "taylor", "comparison", "reflection")},  # two are left
+    "evaluation": {"more": None, "beyond": None, "proxy": None},
+    "studies": {name: None for name in ("mixture", "scatter", "taylor", "comparison", "reflection", "search")},  # two are left
 }
 
 

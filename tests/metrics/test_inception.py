@@ -183,7 +183,7 @@ def test_options_are_checked_before_any_job():
         ("evaluation.features.inception.sha256=abc", "evaluation.features.inception.sha256"),
         ("evaluation.features.inception.pth=x", "pth"),
         ("evaluation.features.incepton.path=x", "inception"),
-        ("evaluation.more=[kernel_eror]", "kernel_error"),
+        ("evaluation.more=[paired, kernel_eror]", "kernel_error"),
         ("datasets.checkerboard.reference=held_out", "compared with their law"),
         ("datasets.digits.reference=heldout", "held_out"),
     ]:
@@ -192,7 +192,7 @@ def test_options_are_checked_before_any_job():
 
 
 def test_specifications_name_options_only_where_they_are_given():
-    files = ["params.yaml", "workflow/presets/smoke.yaml"]
+    files = ["params.yaml"]
     plain = config.evaluation_spec(config.load(files), "digits")
     assert {"options", "more", "reference"} & set(plain) == set()
     assert plain["dataset_label"] == "Digits 8x8"

@@ -287,6 +287,8 @@ class Jobs:
         entries: list[Any] = []
         if of_dataset:  # but for the names of its methods, of which this job may be one
             entries.append({key: value for key, value in self.parameters["datasets"][dataset].items() if key != "methods"})
+        if place == "proxy":
+            entries.append(config.proxy_spec(self.parameters))
         if rule == "tournament":
             methods = config.methods_of(self.parameters, dataset)
             entries += [config.training_spec(self.parameters, dataset, name) for name in methods]
