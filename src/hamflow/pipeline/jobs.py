@@ -277,6 +277,8 @@ class Jobs:
         also = {"study": f"studies.{part}", "discrepancy": "score.estimators"}
         if part in targets.STUDY_TABLES.values():
             also["tabulate"] = f"studies.{part}"
+        if part in targets.MODEL_TABLES:
+            also["tabulate"] = f"report.{part}"
         verb = f"verbs.{'evaluate' if rule == 'reference' else rule}"
         return (verb, also[rule]) if rule in also else (verb,)
 

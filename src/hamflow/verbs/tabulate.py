@@ -1,6 +1,7 @@
 """Table 1 of a preset, as .csv, .md, .tex and .html; that of PRESET/tournament, beyond, proxy or a STUDY"""
 
 import argparse
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,20 @@ def caption(parameters: Mapping[str, Any], table: str) -> str:
 def _tabulate_models(options: argparse.Namespace, preset: Preset, table: str) -> None:
     from hamflow import data
     from hamflow.pipeline.records import check_together, read
-    from hamflow.report import beyond, proxy, tournament
 
+    module = importlib.import_module(f"hamflow.report.{table}")  # unseen by the other tables, whose code it is not
     parameters, output = arguments.parameters(options, preset), options.output or preset.table("")
     with arguments.making(options, preset, lambda jobs, _: jobs.tabulate_models(table)):
         if table == "tournament":
-            frame = tournament.tabulate(preset, parameters, output)
+            frame = module.tabulate(preset, parameters, output)
         else:
             records = [read(path) for path in targets.metrics(parameters)]
             check_together(records)
             if table == "beyond":
-                frame = beyond.tabulate(records, targets.known(parameters), output)
+                frame = module.tabulate(records, targets.known(parameters), output)
             else:
                 spec = config.proxy_spec(parameters)
-                frame = proxy.tabulate(records, spec, {name: data.load(preset.data(name)) for name in spec["datasets"]}, output)
+                frame = module.tabulate(
+                    records, spec, {name: data.load(preset.data(name)) for name in spec["datasets"]}, output
+                )
     print(f"{output / table}.csv: {len(frame)} lines, preset {preset.name}")
