@@ -32,8 +32,16 @@ def test_gaussian_data_under_noise_of_their_own_colour_stay_where_they_are(x):
         assert error(field, "euler", 1) < 0.01 * ridged
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_the_noise_has_unit_mean_variance(x, power):
+    root = Proxy(x, ONE)._root(flows.build("oscillation_coloured", colour=power, ridge=0.0))
+    assert float((root @ root).diagonal().mean()) == pytest.approx(1, abs=1e-12)
+    covariance = torch.from_numpy(np.cov(x.numpy().T, bias=True))
+    assert float((root @ covariance - covariance @ root).abs().max()) < 1e-12
+
+
 def test_the_ends_of_gaussian_data_are_the_quantile_map(x):
-    """x_0 = m + S^1/2 n for x_T = T n of flow matching run by its exact field, up to the mean that x_T forgets."""
+    """x_0 = m + S^1/2 n for x_T = n / alpha of the oscillation."""
     proxy = Proxy(x, ONE)
     flow = flows.build("oscillation", alpha=0.7)
     covariance = torch.from_numpy(np.cov(x.numpy().T, bias=True)) + 0.01 * float(x.var(0, correction=0).mean()) * torch.eye(D)

@@ -89,13 +89,16 @@ rule tabulate_models:
             PRESET.table("{models}.csv"),
             caption="../report/figure.rst",
             category="Tables",
-            labels={"table": "{models}, every line", "preset": PRESET.name},
+            labels={
+                "table": lambda w: f"{model_tables.TITLES[w.models]}, every line",
+                "preset": PRESET.name,
+            },
         ),
         html=report(
             PRESET.table("{models}.html"),
             caption="../report/figure.rst",
             category="Tables",
-            labels={"table": "{models}", "preset": PRESET.name},
+            labels={"table": lambda w: model_tables.TITLES[w.models], "preset": PRESET.name},
         ),
         text=PRESET.table("{models}.md"),
         made=paths.made_of(PRESET.table("{models}.csv")),

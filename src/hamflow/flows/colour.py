@@ -16,11 +16,11 @@ LARGEST = 1024  # coordinates of data whose covariance is computed in full
 ROWS = 4096  # of the data at a time
 
 Basis = Literal["auto", "pca", "cosine"]
-Bands = Annotated[tuple[Annotated[float, Meta(ge=-20, le=20)], ...], Meta(min_length=2, max_length=64)]  # ln c, see `bent`
+Bands = Annotated[tuple[Annotated[float, Meta(ge=-20, le=20)], ...], Meta(min_length=2, max_length=64)]  # of ln c
 Spectrum = Annotated[float, Meta(ge=0, le=1)] | Bands  # the power g of c = lambda^g, or bands
 
 
-def bent(colour: float | Sequence[float], spectrum: Tensor) -> Tensor:
+def log_variances(colour: float | Sequence[float], spectrum: Tensor) -> Tensor:
     """ln c of each eigenvalue lambda, but for a constant.
 
     Args:
@@ -46,7 +46,8 @@ class Colour(nn.Module):
     columns; lambda is one power law of the frequency for each channel, fitted to the variances of the coefficients.
 
     Args:
-        shape: of one sample. colour: of c, see `bent`; data units drop out. ridge: added to lambda, in units of its mean.
+        shape: of one sample. colour: of c, see `log_variances`; data units drop out. ridge: added to lambda, in
+            units of its mean.
         basis: auto: pca up to 1,024 coordinates.
     Source: [derived] theory 4.7.
     """
@@ -95,7 +96,7 @@ class Colour(nn.Module):
 
     def apply_power(self, x: Tensor, exponent: float) -> Tensor:
         """K^exponent x, [N, *shape] in x's dtype."""
-        factors = bent(self.colour, self.spectrum).softmax(0) * self.size  # eigenvalues of K
+        factors = log_variances(self.colour, self.spectrum).softmax(0) * self.size  # eigenvalues of K
         factors = factors.pow(exponent).to(x)
         if self.full:
             basis = self.basis.to(x)

@@ -74,14 +74,3 @@ class FullMixture:
             return a_dot * (posterior @ self.means) + inner.reshape(len(x), -1) @ outward
 
         return velocity
-
-
-def coloured_root(covariance: Tensor, factors: Tensor | float) -> Tensor:
-    """R with R^2 = U diag(c) U^T d / sum c for a covariance U diag(lambda) U^T: noise of unit mean variance and that spectrum.
-
-    Args:
-        factors: ln c by eigenvalue in ascending order, [D]; or a number g, for c = lambda^g.
-    """
-    spectrum, vectors = torch.linalg.eigh(covariance)
-    logarithms = factors if isinstance(factors, Tensor) else factors * spectrum.log()
-    return vectors * (logarithms.softmax(0) * len(spectrum)).sqrt() @ vectors.T

@@ -89,7 +89,8 @@ class VelocityRegression(Options, kw_only=True, frozen=True):
         scheme = parameterisation.build(self.parameterisation, flow, data.sigma_data)
         network = networks.build(data.network, data.shape, data.classes, seed)
         metric = Colour(data.shape, -self.loss_metric, self.ridge, self.basis) if self.loss_metric else None
-        field = VelocityField(flow, scheme, network, data.shape, data.classes, Uncertainty() if self.uncertainty else None)
+        field = VelocityField(flow, scheme, network, data.shape, data.classes)
+        field.uncertainty = Uncertainty() if self.uncertainty else None
         changes = Changes(self.augmentation, self.mirror, self.label_dropping)
         return VelocityObjective(field, self.times, metric, changes, LearnedTimes(self.strata) if self.strata else None)
 
@@ -101,20 +102,17 @@ class VelocityField(nn.Module):
     """V(x, t, label): a flow, what the network means in it, and the network.
 
     Args:
-        shape: of one sample. classes: number of class labels, 0: unconditional. uncertainty: of its loss, learned with it.
+        shape: of one sample. classes: number of class labels, 0: unconditional.
+
+    Attributes:
+        uncertainty: of its loss, learned beside the network; None: there is none.
     """
 
     def __init__(
-        self,
-        flow: HamiltonianFlow,
-        scheme: Parameterisation,
-        network: nn.Module,
-        shape: tuple[int, ...],
-        classes: int = 0,
-        uncertainty: Uncertainty | None = None,
+        self, flow: HamiltonianFlow, scheme: Parameterisation, network: nn.Module, shape: tuple[int, ...], classes: int = 0
     ):
         super().__init__()
-        self.uncertainty = uncertainty
+        self.uncertainty: Uncertainty | None = None
         self.flow, self.parameterisation, self.network = flow, scheme, network
         self.shape, self.classes = shape, classes
 

@@ -199,7 +199,7 @@ class Jobs:
     def tabulate_models(self, table: str) -> Job:
         outputs = [self.preset.table(f"{table}.{ending}") for ending in ("csv", "html", "md")]
         inputs: Inputs = {"metrics": targets.metrics(self.parameters)}
-        spec: Any = targets.known(self.parameters) if table == "beyond" else {}
+        spec: Any = targets.references(self.parameters) if table == "beyond" else {}
         if table == "tournament":
             found = targets.tournaments(self.parameters)
             runs = [run for path in found for run in targets.entrants(self.parameters, path.stem)]
@@ -289,7 +289,7 @@ class Jobs:
         entries: list[Any] = []
         if of_dataset:  # but for the names of its methods, of which this job may be one
             entries.append({key: value for key, value in self.parameters["datasets"][dataset].items() if key != "methods"})
-        if place == "proxy":
+        if (rule, place) == ("tabulate", "proxy"):
             entries.append(config.proxy_spec(self.parameters))
         if rule == "tournament":
             methods = config.methods_of(self.parameters, dataset)

@@ -66,12 +66,16 @@ MODEL_TABLES = ("tournament", "beyond", "proxy")  # of the trained models, besid
 
 def model_tables(parameters: Parameters) -> list[str]:
     """Of these, the tables that a preset has."""
-    asked = {"tournament": tournaments(parameters), "beyond": known(parameters), "proxy": "proxy" in parameters["evaluation"]}
+    asked = {
+        "tournament": tournaments(parameters),
+        "beyond": references(parameters),
+        "proxy": "proxy" in parameters["evaluation"],
+    }
     return [name for name in MODEL_TABLES if asked[name]]
 
 
-def known(parameters: Parameters) -> list[str]:
-    """Of `evaluation.beyond`, the methods that are run on images, which have paired resamples, as another one is."""
+def references(parameters: Parameters) -> list[str]:
+    """The methods of `evaluation.beyond` that are run beside another one on images, which alone have paired resamples."""
     images = [name for name in parameters["run"]["datasets"] if parameters["datasets"][name]["features"] != "points"]
     groups = [methods(parameters, dataset) for dataset in images]
     asked = parameters["evaluation"].get("beyond", [])

@@ -12,6 +12,7 @@ from hamflow import draws, flows
 from hamflow.files import write_text
 from hamflow.flows import GaussianFlow
 from hamflow.metrics import suite
+from hamflow.metrics.paired import LEVEL
 from hamflow.pipeline.records import Record
 from hamflow.registry import convert
 from hamflow.report import better, layout
@@ -22,7 +23,7 @@ from hamflow.sampling.solvers import SOLVERS
 
 ABOUT = ("preset", "dataset", "method", "label", "sampler", "nfe", "metric", "seeds")
 FEWEST = 4  # methods whose ranking is compared
-RESAMPLES, LEVEL = 1000, 0.9
+RESAMPLES = 1000
 
 
 def tabulate(records: Sequence[Record], spec: Mapping[str, Any], datasets: Mapping[str, Any], output: Path) -> pd.DataFrame:
@@ -44,10 +45,10 @@ def tabulate(records: Sequence[Record], spec: Mapping[str, Any], datasets: Mappi
     headline = {name: suite.headline(set(group["metric"])) for name, group in frame.groupby("dataset")}
     lines = []
     for line in frame[frame["metric"] == frame["dataset"].map(headline)].to_dict("records"):
-        if (found := measured.get(line["dataset"], {}).get((line["method"], line["sampler"], line["nfe"]))) is not None:
-            error = float(found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else float("nan")
+        if (errors := measured.get(line["dataset"], {}).get((line["method"], line["sampler"], line["nfe"]))) is not None:
+            spread = float(errors.std(ddof=1) / len(errors) ** 0.5) if len(errors) > 1 else float("nan")
             about = {key: line[key] for key in ABOUT}
-            lines.append({**about, "proxy": float(found.mean()), "proxy_error": error, "value": line["mean"]})
+            lines.append({**about, "proxy": float(errors.mean()), "proxy_error": spread, "value": line["mean"]})
     found = pd.DataFrame(lines, columns=[*ABOUT, "proxy", "proxy_error", "value"])
     place = ["dataset", "sampler", "nfe"]
     taus = {key: _tau(records, group) for key, group in found.groupby(place, sort=False)}

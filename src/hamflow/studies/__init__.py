@@ -29,9 +29,9 @@ def get(name: str, where: str = "studies") -> ModuleType:
 
 
 def run(name: str, settings: dict[str, Any], memory: Path | None = None) -> dict[str, Any]:
-    """The result of a study. memory: a file from which one goes on that was interrupted, if it can (`REMEMBERS`)."""
+    """The result of a study. memory: a file from which one goes on that was interrupted, if it can (`RESUMES`)."""
     module = get(name)
-    return module.run(settings, memory) if getattr(module, "REMEMBERS", False) else module.run(settings)
+    return module.run(settings, memory) if getattr(module, "RESUMES", False) else module.run(settings)
 
 
 def about(name: str) -> str:

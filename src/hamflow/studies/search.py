@@ -19,7 +19,7 @@ from torch import Tensor
 from hamflow import draws, flows
 from hamflow.errors import ConfigurationError
 from hamflow.files import fingerprint
-from hamflow.flows.colour import bent
+from hamflow.flows.colour import log_variances
 from hamflow.registry import Count, Grid, Options, convert
 from hamflow.report import style
 from hamflow.sampling.budget import steps_for
@@ -27,7 +27,7 @@ from hamflow.sampling.grids import time_grid
 from hamflow.sampling.proxy import ExactField, Proxy, ProxySpec
 from hamflow.studies import base
 
-REMEMBERS = True  # `run` takes a file
+RESUMES = True  # `run` takes a file, from which it goes on
 BENDS = (-0.5, 1.5)  # of ln c by ln lambda within a band
 LENGTHS = (-1.5, 1.5)  # of the logarithm of a step's length beside the first
 KNOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # g, with even times: tried first
@@ -80,7 +80,7 @@ def run(values: dict[str, Any], memory: Path | None = None) -> dict[str, Any]:
         "known": [{"colour": one.colour, **judge.judged(one)} for one in known],
         **judge.judged(best),
         "spectrum": base.rounded(problem.spectrum),
-        "factors": base.rounded(bent(best.colour, problem.spectrum).softmax(0) * len(problem.spectrum)),
+        "factors": base.rounded(log_variances(best.colour, problem.spectrum).softmax(0) * len(problem.spectrum)),
         "training": {"cpu_seconds": time.process_time() - began},
     }
 

@@ -11,6 +11,7 @@ from hamflow.pipeline import targets
 from hamflow.pipeline.paths import Preset
 from hamflow.verbs import arguments
 
+TITLES = {"tournament": "Models against each other", "beyond": "Beyond what is known", "proxy": "On exact velocities"}
 CAPTIONS = {  # in the report, of the tables of trained models
     "tournament": (
         "the scores that the models of a data set imply, compared without samples. Each model is the critic of every other, "
@@ -85,7 +86,7 @@ def _tabulate_models(options: argparse.Namespace, preset: Preset, table: str) ->
             records = [read(path) for path in targets.metrics(parameters)]
             check_together(records)
             if table == "beyond":
-                frame = module.tabulate(records, targets.known(parameters), output)
+                frame = module.tabulate(records, targets.references(parameters), output)
             else:
                 spec = config.proxy_spec(parameters)
                 frame = module.tabulate(
