@@ -89,8 +89,8 @@ rule tabulate_models:
             PRESET.table("{models}.csv"),
             caption="../report/figure.rst",
             category="Tables",
-            labels={
-                "table": lambda w: f"{model_tables.TITLES[w.models]}, every line",
+            labels=lambda w: {
+                "table": f"{model_tables.TITLES[w.models]}, every line",
                 "preset": PRESET.name,
             },
         ),
@@ -98,7 +98,7 @@ rule tabulate_models:
             PRESET.table("{models}.html"),
             caption="../report/figure.rst",
             category="Tables",
-            labels={"table": lambda w: model_tables.TITLES[w.models], "preset": PRESET.name},
+            labels=lambda w: {"table": model_tables.TITLES[w.models], "preset": PRESET.name},
         ),
         text=PRESET.table("{models}.md"),
         made=paths.made_of(PRESET.table("{models}.csv")),
