@@ -103,7 +103,9 @@ def _grid(lines: pd.DataFrame, title: str) -> layout.Grid:
     rows = []
     for label, group in lines.groupby("label", sort=False):
         cells = {(line.sampler, line.nfe): line for line in group.itertuples()}
-        pairs = [(f"{cells[at].proxy:.3f}", f"{cells[at].value:.3g}") if at in cells else (layout.NONE,) * 2 for at in places]
+        pairs = [
+            (f"{cells[at].proxy:.3f}", layout.number(cells[at].value)) if at in cells else (layout.NONE,) * 2 for at in places
+        ]
         rows.append([label, *(cell for pair in pairs for cell in pair)])
     taus = [lines[(lines["sampler"] == sampler) & (lines["nfe"] == nfe)].iloc[0] for sampler, nfe in places]
     last = [(f"{one.tau:.2f}", f"{one.low:.2f}, {one.high:.2f}") if one.tau == one.tau else (layout.NONE,) * 2 for one in taus]

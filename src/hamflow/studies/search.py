@@ -197,7 +197,7 @@ def draw(result: dict[str, Any], output: Path) -> None:
         lines = (judged[0], ":", "$g$ = 0"), (least, "-.", f"$g$ = {least['colour']:g}"), (result, "--", "found")
         for one, look, label in lines:
             panels[0].axhline(np.mean(one["mean"]), color=style.INK, linestyle=look, linewidth=1, label=f"{label}, judged")
-        panels[0].set(xlabel="trial", ylabel="error / spread of the data", ylim=(0, None))
+        panels[0].set(xlabel="trial that was not given up", ylabel="error / spread of the data", ylim=(0, None))
         spectrum, factors = np.array(result["spectrum"]), np.array(result["factors"])
         panels[1].loglog(spectrum, factors, ".-", color=style.HAMILTONIAN, label="found")
         for power, look in ((0.5, ":"), (1.0, "--")):
