@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from hamflow.methods.velocity import FlowGenerator
 from hamflow.sampling.gits import gits_grid
 from hamflow.sampling.learned import _adams, angle_grid, hand_made_grids, precise_ends
 from hamflow.sampling.solvers import solve
+from hamflow.training.energy import EnergyDistance
 from hamflow.training.fit import Samples, fitted
 from hamflow.training.plan import Training
 from hamflow.verbs._training import train
@@ -53,10 +55,10 @@ def parent_of(name, classes=0, **options):
     return FlowGenerator(ExactField(flows.build(name, **options), classes))
 
 
-def solver_of(parent, plan=PLAN, classes=0, **options):
+def solver_of(parent, plan=PLAN, classes=0, data=None, **options):
     method = METHODS.build("solver", **{"nfe": 4, "pairs": 64, "precise": 10} | options)
     objective = method.objective(replace(FACTS, classes=classes), {"velocity": parent}, 0)
-    return method.generator(fitted(objective, Samples(torch.zeros(40, 2)), plan, 0))
+    return method.generator(fitted(objective, data or Samples(torch.zeros(40, 2)), plan, 0))
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -75,6 +77,16 @@ def test_for_any_flow_it_ends_nearer_to_precise_samples_than_its_start_and_multi
         by_hand = [solve("multistep", velocity, starts, times) for times in hand_made_grids(flow, 4)]
     errors.append(min(float((end - ends).square().mean(1).sqrt().mean()) for end in by_hand))
     assert errors[0] < min(errors[1:])
+
+
+def test_by_the_law_of_the_data_its_samples_come_nearer_to_them():
+    parent, plan = parent_of("oscillation", alpha=1.0), replace(PLAN, train_kimg=12.8, batch=128)
+    fresh, judge = (LAW.sample(4000, np.random.default_rng(seed)) for seed in (0, 1)), EnergyDistance((2,))
+    data, real = Samples(next(fresh).float()), next(fresh)
+    plans = (replace(plan, train_kimg=0.128, learning_rate=1e-12), plan)
+    learned = [solver_of(parent, one, data=data, nfe=3, match="law") for one in plans]
+    before, after = (float(judge(one.sample(range(4000), "bns", 3)[0], real).mean()) for one in learned)
+    assert after < 0.5 * before
 
 
 @pytest.mark.parametrize("classes", [0, 2])

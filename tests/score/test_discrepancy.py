@@ -15,6 +15,7 @@ from hamflow.score.discrepancy import MOST_STEPS, average_weights
 from hamflow.score.estimators.partition import equal_cells
 
 EVERY = ["binned", "critic", "features", "neighbours"]
+USUALLY = [pytest.param(name, marks=pytest.mark.slow) if name == "critic" else name for name in EVERY]
 FAST = {"critic": {"training": {"train_kimg": 19.2, "batch": 128}}}
 TOYS = [(1.0, 0.5), (0.8, 2.0), (1.2, 0.0), (1.0, -1.0)]  # (s, a): soft, stiff, free, unstable
 TIMES = (0.2, 0.4, 0.6)
@@ -43,7 +44,7 @@ def toy_discrepancy(estimator, s, a, seed=0, n=10_000, times=TIMES):
     return hamiltonian_score_discrepancy(lambda y, t: -a * y, x, times, estimator=estimator, seed=seed, **options)
 
 
-@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("estimator", USUALLY)
 def test_gaussian_closed_form_within_two_standard_errors(estimator):
     """On the grid of (s, a, t), each point on samples of its own."""
     z = []
@@ -148,7 +149,7 @@ def test_standard_errors_of_the_unbiased_estimators_are_calibrated(estimator):
     assert low < (z**2).mean() < high
 
 
-@pytest.mark.parametrize("estimator", [pytest.param(e, marks=pytest.mark.slow) if e == "critic" else e for e in EVERY])
+@pytest.mark.parametrize("estimator", USUALLY)
 def test_right_score_has_no_discrepancy(plane, estimator):
     x = plane.sample(6000, np.random.default_rng(1))
     found = hamiltonian_score_discrepancy(lambda y, t: plane.score(y), x, TIMES, estimator=estimator, **FAST.get(estimator, {}))

@@ -25,6 +25,7 @@ from hamflow.sampling.learned import (
     run,
 )
 from hamflow.sampling.teleportation import Teleport
+from hamflow.training.energy import EnergyDistance
 from hamflow.training.fit import Batch, Objective, Rows, Samples, Turn, fitted
 from hamflow.training.plan import Training
 
@@ -39,8 +40,11 @@ class SolverLearning(Options, kw_only=True, frozen=True):
     A step of the training takes `training.batch` of the pairs, whatever the data: 12.8 kimg in batches of 32 are 400 steps.
 
     Attributes:
-        nfe: evaluations of the field. pairs: of noise and its precise solution, from which is learned.
-        precise: steps of rk4 of these solutions, four evaluations each.
+        nfe: evaluations of the field.
+        match: ends, of precise solutions from the same noise; law, of the data: the energy distance of a batch of samples from
+            a batch of data, for which there are no pairs.
+        pairs: of noise and its precise solution, from which is learned. precise: steps of rk4 of these solutions, four
+            evaluations each. Both also serve `start: gits`.
         times_only: the coefficients stay Adams-Bashforth's of the times (as LD3, arXiv:2410.10356).
         start: of the times: even in arctan(sigma / scale), or by dynamic programming along precise solutions (GITS,
             arXiv:2405.11326).
@@ -50,6 +54,7 @@ class SolverLearning(Options, kw_only=True, frozen=True):
     parents: ClassVar = {ROLE: "velocity"}
 
     nfe: Annotated[int, Meta(ge=1, le=64)] = 8
+    match: Literal["ends", "law"] = "ends"
     pairs: Count = 512
     precise: Count = 50
     times_only: bool = False
@@ -66,26 +71,37 @@ class SolverLearning(Options, kw_only=True, frozen=True):
 
     def objective(self, data: Facts, parents: dict[str, Generator], seed: int) -> "SolverObjective":
         parent = field_of(parents, data, "a learned solver is one of a velocity field")
-        return SolverObjective(self, parent.module, data.sigma_data, seed)
+        distance = EnergyDistance(data.shape, data.box) if self.match == "law" else None
+        return SolverObjective(self, parent.module, data.sigma_data, seed, distance=distance)
 
     def generator(self, averaged: "SolverObjective") -> "SolverGenerator":
         return SolverGenerator(averaged)
 
 
 class SolverObjective(Objective):
-    """The distance between the solver's end and a precise one, of pairs that are drawn from the seed; the field stays as it is.
+    """The distance of the solver's ends from precise ones, of pairs that are drawn from the seed, or of their law from the
+    data's; the field stays as it is.
 
     Args:
         method: its options. field: the parent's. scale: spread of the data, data units.
         pairs: as of the property; None: they are made when the first are needed.
+        distance: of the law of the ends from that of the data; None: of the ends from precise ones.
     """
 
     turns = (Turn("solver", "solver"),)
     advice = "lower training.learning_rate, or look at the parent's training curve"
 
-    def __init__(self, method: SolverLearning, field: VelocityField, scale: float, seed: int, pairs: Pairs | None = None):
+    def __init__(
+        self,
+        method: SolverLearning,
+        field: VelocityField,
+        scale: float,
+        seed: int,
+        pairs: Pairs | None = None,
+        distance: EnergyDistance | None = None,
+    ):
         super().__init__()
-        self.method, self.scale, self.seed = method, scale, seed
+        self.method, self.scale, self.seed, self.distance = method, scale, seed, distance
         self.field = field.requires_grad_(False).eval()
         self.solver = SolverWeights(method.nfe, method.times_only)
         self._pairs = pairs  # made again after a break, to the same bits
@@ -108,6 +124,10 @@ class SolverObjective(Objective):
         self.solver.begin(gits_grid(self._velocity(None if labels is None else labels[few]), flow, starts[few], nfe))
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
+        if self.distance is not None:
+            flow, labels = self.field.flow, batch.label if self.field.classes else None
+            starts = flow.terminal(flow.noise(batch.draw, self.field.shape).to(batch.x.device)).double()
+            return self.distance(run(self._velocity(labels), starts, *self.solver()), batch.x)
         starts, ends, labels = self.pairs
         picked = (batch.draw.uniform("pair") * len(starts)).long().to(starts.device)
         found = run(self._velocity(None if labels is None else labels[picked]), starts[picked], *self.solver())
