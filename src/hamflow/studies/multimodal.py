@@ -37,7 +37,7 @@ class Spec(Options, kw_only=True, frozen=True):
 
     mixture: dict[str, Any] = field(default_factory=lambda: dict(FOUR))
     density: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=lambda: dict(ONE_WIDE))
-    training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=dict)
+    training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=lambda: {"train_kimg": 2048.0})
     seed: Annotated[int, Meta(ge=0)] = 0
     samples: Count = 1000
     momenta: Count = 64

@@ -54,7 +54,7 @@ class Spec(Options, kw_only=True, frozen=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     density: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=dict)
     soft: Annotated[dict[str, Any], some(EquivariantFlow)] = field(
-        default_factory=lambda: {"tolerance": 3e-6, "multiplier": 10.0, "limit": 1e4}
+        default_factory=lambda: {"tolerance": 1e-6, "multiplier": 100.0, "limit": 1e5}
     )
     hard: Annotated[dict[str, Any], some(EquivariantFlow)] = field(default_factory=lambda: {"encoder": "radial"})
     training: Annotated[dict[str, Any], some(DensityTraining)] = field(default_factory=dict)
