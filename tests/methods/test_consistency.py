@@ -16,7 +16,6 @@ from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import METHODS, Facts, Generator
 from hamflow.methods.consistency import ConsistencyObjective
 from hamflow.methods.velocity import FlowGenerator
-from hamflow.training.energy import EnergyDistance
 from hamflow.training.fit import Batch, Samples, fitted
 from hamflow.training.plan import Training
 
@@ -255,21 +254,3 @@ def test_what_it_cannot_do_is_said():
     for ask in (lambda: generator.velocity(x, 0.1), lambda: generator.score(x, 0.1), lambda: generator.log_density(x)):
         with pytest.raises(NotOffered, match="a consistency model has no"):
             ask()
-
-
-def test_of_the_exact_function_s_samples_the_law_asks_nothing():
-    """The energy distances of samples by one and by two evaluations from data of the same law: zero in the mean."""
-    objective = ConsistencyObjective(METHODS.build("consistency", law=1.0), Given(), 1.0, distance=EnergyDistance((1,)))
-    rng, found = np.random.default_rng(0), []
-    for step in range(400):
-        batch = batch_of(objective, torch.from_numpy(rng.standard_normal((8, 1))).float(), step)
-        found.append(float(objective._of_samples(batch, objective.field).detach().mean()))
-    assert abs(np.mean(found)) < 3 * np.std(found) / len(found) ** 0.5
-
-
-def test_the_law_is_a_part_of_the_loss_by_its_weight():
-    parent, x = parent_of("oscillation"), torch.linspace(-2, 2, 16)[:, None]
-    losses = [objective_of(parent, law=law) for law in (0.0, 1.0, 3.0)]
-    none, once, thrice = (one.losses("consistency", batch_of(one, x)) for one in losses)
-    assert not torch.equal(once, none)
-    torch.testing.assert_close(thrice - none, 3 * (once - none))

@@ -8,14 +8,13 @@ from msgspec import Meta
 from torch import Tensor
 
 from hamflow import draws
-from hamflow.draws import Draw, SampleDraws
+from hamflow.draws import SampleDraws
 from hamflow.dynamics import broadcast
 from hamflow.errors import ConfigurationError, NotOffered
 from hamflow.flows.base import LinearFlow, Velocity
 from hamflow.methods.base import METHODS, Facts, Generator, SamplesOnly, Sampling, classes_of
 from hamflow.methods.velocity import ROLE, VelocityField, field_of
 from hamflow.registry import NotNegative, Options, Positive
-from hamflow.training.energy import EnergyDistance
 from hamflow.training.fit import Batch, Objective, Turn
 
 SAMPLER = "consistency"
@@ -35,7 +34,6 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
             below 0; a stage lasts stage_kimg. In the first one r is mostly 0, and the target the datum itself.
         closest: the largest sigma(r) / sigma(t).
         huber: c of the loss (|f - f'|^2 + c^2)^1/2 - c, root mean squares over coordinates, in units of the data's spread.
-        law: weight of the energy distances of the batch's samples by one and by two evaluations from its data; 0: none.
         between: noise level from which the second evaluation starts, in units of the data's spread.
         difference: half the width of the tangent's central difference.
         tangent_warmup_kimg: in which the tangent's derivative of the field grows from nothing to all of it.
@@ -54,7 +52,6 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
     stage_kimg: Positive = 12.5
     closest: Annotated[float, Meta(gt=0, lt=1)] = 0.999
     huber: Positive = 1e-3
-    law: NotNegative = 0.0
     between: Positive = 1.6
     difference: Annotated[float, Meta(gt=0, le=0.1)] = 0.01
     tangent_warmup_kimg: NotNegative = 10.0
@@ -77,8 +74,7 @@ class ConsistencyTuning(Options, kw_only=True, frozen=True):
                 fix="a parent with another flow",
             )
         guide = parent.module if self.along == "field" else None
-        distance = EnergyDistance(data.shape, data.box) if self.law else None
-        return ConsistencyObjective(self, copy.deepcopy(parent.module), data.sigma_data, guide, distance)
+        return ConsistencyObjective(self, copy.deepcopy(parent.module), data.sigma_data, guide)
 
     def generator(self, averaged: "ConsistencyObjective") -> "ConsistencyGenerator":
         return ConsistencyGenerator(averaged)
@@ -91,25 +87,16 @@ class ConsistencyObjective(Objective):
         method: its options. field: where the tuning begins; its velocity gives f by the flow's formula for the denoiser, which
             is the identity at t = 0. scale: spread of the data, data units.
         guide: the field whose trajectories they are, which stays as it is; None: those of a datum and its noise.
-        distance: of the samples from the data; None: it is no part of the loss.
     """
 
     turns = (Turn(SAMPLER, "field"),)
     networks = ("field.network",)
     advice = "lower training.learning_rate, or raise the method's `stage_kimg`"
 
-    def __init__(
-        self,
-        method: ConsistencyTuning,
-        field: VelocityField,
-        scale: float,
-        guide: VelocityField | None = None,
-        distance: EnergyDistance | None = None,
-    ):
+    def __init__(self, method: ConsistencyTuning, field: VelocityField, scale: float, guide: VelocityField | None = None):
         super().__init__()
         self.method, self.field, self.scale = method, field.requires_grad_(True), scale
         self.guide = None if guide is None else guide.requires_grad_(False).eval()
-        self.distance = distance
 
     def train(self, mode: bool = True) -> "ConsistencyObjective":
         super().train(mode)
@@ -133,17 +120,13 @@ class ConsistencyObjective(Objective):
         return later, later * (1 - gap).clamp(0, how.closest)
 
     def losses(self, turn: str, batch: Batch) -> Tensor:
-        velocity = self._under_one_mask(batch)
-        loss = self._of_trajectories(batch, velocity)
-        return loss if self.distance is None else loss + self.method.law * self._of_samples(batch, velocity)
-
-    def _of_trajectories(self, batch: Batch, velocity: Velocity) -> Tensor:
         flow: Any = self.field.flow
         x0, kimg = batch.x, batch.step * batch.draw.batch / 1000
         later, earlier = self.levels(batch.draw.uniform("time"), kimg)
         t, r = (flow.time(self.scale * level).to(x0) for level in (later, earlier))
         v0 = flow.couple(x0, flow.noise(batch.draw, x0.shape[1:]).to(x0))
         x_t, v_t = flow.push(x0, v0, t)
+        velocity = self._under_one_mask(batch)
         if self.method.loss == "tangent":
             return self._beside_its_tangent(velocity, x_t, v_t, t, kimg, batch.label) / later.to(x0)
         x_r = flow.push(x0, v0, r)[0] if self.guide is None else self._step(x_t, t, r, batch.label)
@@ -153,25 +136,6 @@ class ConsistencyObjective(Objective):
         distance = (end - target).square().flatten(1).mean(1) / self.scale**2
         huber = (distance + self.method.huber**2).sqrt() - self.method.huber
         return huber / (later - earlier).to(x0)
-
-    def _of_samples(self, batch: Batch, velocity: Velocity) -> Tensor:
-        """Energy distances from the data, of f(x_T, T) and of f of that with new noise, which does not move the former."""
-        flow: Any = self.field.flow
-        distance: Any = self.distance
-        data = batch.x
-        noise, again = (flow.noise(draw, data.shape[1:]).to(data) for draw in (batch.draw, _Again(batch.draw)))
-
-        def end(x: Tensor, t: float | Tensor) -> Tensor:
-            return flow.denoiser_from_velocity(x, velocity(x, t), t)  # type: ignore[no-any-return]
-
-        first, t = end(flow.terminal(noise), flow.horizon), self.between.to(data)
-        second = end(flow.push(first.detach(), flow.couple(first.detach(), again), t)[0], t)
-        return distance(first, data) + distance(second, data)  # type: ignore[no-any-return]
-
-    @property
-    def between(self) -> Tensor:
-        """The time from which the second evaluation starts, float64 []."""
-        return self.field.flow.time(torch.tensor(self.scale * self.method.between, dtype=torch.float64))
 
     def tangent(self, velocity: Velocity, x: Tensor, t: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
         """a df/dt along dx/dt = w, velocity units, where f is that of a velocity; its derivative is a central difference.
@@ -225,22 +189,6 @@ class ConsistencyObjective(Objective):
         return velocity
 
 
-class _Again:
-    """Other draws of the same rows of a batch."""
-
-    def __init__(self, draw: Draw):
-        self.draw = draw
-
-    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        return self.draw.normal(f"again {name}", shape)
-
-    def uniform(self, name: str) -> Tensor:
-        return self.draw.uniform(f"again {name}")
-
-    def chi_square(self, name: str, degrees: float) -> Tensor:
-        return self.draw.chi_square(f"again {name}", degrees)
-
-
 def _evaluate(field: Any, x: Tensor, t: float | Tensor, label: Tensor | None) -> Tensor:
     return field(x, t, label if field.classes else None)  # type: ignore[no-any-return]
 
@@ -288,6 +236,6 @@ class ConsistencyGenerator(SamplesOnly):
         if nfe == 1:
             return x
         again = flow.noise(SampleDraws(seeds, "again"), self.shape).to(device)
-        t = self.module.between.to(device)
-        x, _ = flow.push(x, flow.couple(x, again), t)
-        return self.module.function(x, t, label)
+        t = flow.time(torch.tensor(self.module.scale * self.module.method.between, dtype=torch.float64))
+        x, _ = flow.push(x, flow.couple(x, again), t.to(device))
+        return self.module.function(x, t.to(device), label)
