@@ -41,8 +41,8 @@ class SolverLearning(Options, kw_only=True, frozen=True):
 
     Attributes:
         nfe: evaluations of the field.
-        match: ends, of precise solutions from the same noise; law, of the data: the energy distance of a batch of samples from
-            a batch of data, for which there are no pairs.
+        match: ends, of precise solutions from the same noise; law, of the data: the energy distance of samples from data,
+            among those of one microbatch and process, for which there are no pairs.
         pairs: of noise and its precise solution, from which is learned. precise: steps of rk4 of these solutions, four
             evaluations each. Both also serve `start: gits`.
         times_only: the coefficients stay Adams-Bashforth's of the times (as LD3, arXiv:2410.10356).
