@@ -155,6 +155,25 @@ def test_its_checkpoint_loads_alone_and_samples_to_the_same_bits(checkpoints):
         load(parent).sample(range(5), "bns", 3)
 
 
+@pytest.mark.parametrize("kind", ["fm_bns", "consistency"])
+def test_a_child_loads_though_its_parent_kept_more_of_the_data_for_its_training(kind, prepared, tiny_config, tmp_path):
+    """The covariance of a loss metric, 64 x 64, beside which the child's own numbers are few."""
+    data, short = prepared / "digits", {"train_kimg": 0.064, "batch": 32, "microbatch": 32}
+
+    def trained(method, **options):
+        spec = config.training_spec(tiny_config, "digits", method)
+        spec |= {"options": spec["options"] | options, "training": spec["training"] | short}
+        given = {"velocity": tmp_path / "coloured" / "model.safetensors"} if "parents" in spec else {}
+        spec |= {"parents": {"velocity": "oscillation_coloured"}} if given else {}
+        return train(spec, data, 0, tmp_path / ("child" if given else "coloured"), "cpu", parents=given)
+
+    trained("oscillation_coloured")
+    child = load(trained(kind, **({"match": "law", "nfe": 2} if kind == "fm_bns" else {})))
+    samples, _ = child.sample(range(3), *(("bns", 2) if kind == "fm_bns" else ("consistency", 1)))
+    assert samples.shape == (3, 1, 8, 8)
+    assert samples.isfinite().all()
+
+
 def test_a_parent_of_another_method_or_kind_is_refused(checkpoints, prepared, tiny_config, tmp_path, capsys):
     parent, path = checkpoints
     data = prepared / "checkerboard"

@@ -198,7 +198,7 @@ def load(checkpoint: str | Path, device: torch.device | str = "cpu") -> Generato
     tensors, metadata = load_tensors(checkpoint)
     try:
         described = msgspec.convert(metadata, _Description)
-        with _NoMoreThan(sum(tensor.numel() for tensor in tensors.values())):
+        with _NoMoreThan(sum(tensor.numel() for tensor in tensors.values()) + described.ancestors * STATISTICS):
             method, objective = _untrained(described)
         _check_fit(objective, tensors)
         objective.load_state_dict(tensors)
@@ -241,6 +241,11 @@ def check_belongs(named: Mapping[str, Any], checkpoint: str | Path, generator: G
         )
 
 
+STATISTICS = (
+    2**21
+)  # numbers that a parent may keep of its data for its own training, as a loss metric does: 1024 x 1024 and more
+
+
 class _Spec(Struct):
     """The part of a training spec from which a model is built and told apart."""
 
@@ -257,6 +262,11 @@ class _Description(Struct):
     facts: Facts
     data_sha256: str
     parents: dict[str, "_Description"] = {}
+
+    @property
+    def ancestors(self) -> int:
+        """Its parents, theirs, and so on."""
+        return sum(1 + parent.ancestors for parent in self.parents.values())
 
 
 def _untrained(described: _Description) -> tuple[Method, Any]:
