@@ -9,16 +9,16 @@ from msgspec.structs import replace
 from torch import nn
 
 from hamflow import cli, config, flows, load
-from hamflow.draws import SampleDraws
+from hamflow.draws import BatchDraws, SampleDraws
 from hamflow.errors import CheckpointError, ConfigurationError
 from hamflow.laws.mixtures import GaussianMixture
 from hamflow.methods.base import METHODS, Facts, Generator
 from hamflow.methods.velocity import FlowGenerator
 from hamflow.sampling.gits import gits_grid
-from hamflow.sampling.learned import _adams, angle_grid, hand_made_grids, precise_ends
+from hamflow.sampling.learned import _adams, angle_grid, hand_made_grids, precise_ends, run
 from hamflow.sampling.solvers import solve
 from hamflow.training.energy import EnergyDistance
-from hamflow.training.fit import Samples, fitted
+from hamflow.training.fit import Batch, Samples, fitted
 from hamflow.training.plan import Training
 from hamflow.verbs._training import train
 
@@ -87,6 +87,17 @@ def test_by_the_law_of_the_data_its_samples_come_nearer_to_them():
     learned = [solver_of(parent, one, data=data, nfe=3, match="law") for one in plans]
     before, after = (float(judge(one.sample(range(4000), "bns", 3)[0], real).mean()) for one in learned)
     assert after < 0.5 * before
+
+
+def test_by_the_law_a_conditional_field_is_solved_with_the_labels_of_the_data():
+    parent = parent_of("oscillation", classes=2, alpha=1.0)
+    objective = METHODS.build("solver", nfe=2, match="law").objective(replace(FACTS, classes=2), {"velocity": parent}, 0)
+    objective.begin(None)
+    data, labels, draw = torch.zeros(8, 2), torch.arange(8) % 2, BatchDraws(0, "test", batch=8)
+    starts = parent.flow.terminal(draw.normal("noise", (2,))).double()
+    solved = run(lambda x, t: parent.velocity(x, t, labels), starts, *objective.solver())
+    loss = objective.losses("solver", Batch(data + starts.float(), labels, 0, draw, objective))
+    torch.testing.assert_close(loss, EnergyDistance((2,))(solved, data + starts.float()))
 
 
 @pytest.mark.parametrize("classes", [0, 2])

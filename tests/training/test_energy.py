@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.spatial.distance import cdist, pdist
 
 from hamflow.errors import ConfigurationError
+from hamflow.metrics.kernel import squared_mmd
 from hamflow.training.energy import EnergyDistance
 
 
@@ -20,6 +22,16 @@ def test_on_the_line_it_is_scipys_but_for_the_pairs_of_a_sample_with_itself():
     assert float(EnergyDistance((1,))(x, y).mean()) * unit == pytest.approx(expected, rel=1e-4)
 
 
+def test_it_is_the_discrepancy_of_the_kernel_that_is_minus_the_distance():
+    """Of each map, by the numpy of the metrics, in units of the mean distance of two data."""
+    distance, x, y = EnergyDistance((1, 8, 8)), normal(0, 20, 1, 8, 8) / 2, normal(1, 20, 1, 8, 8) / 3
+    expected = 0.0
+    for a, b in zip(distance.maps(x), distance.maps(y), strict=True):
+        unit = pdist(b.numpy()).mean()
+        expected += squared_mmd(a.numpy(), b.numpy(), lambda p, q: -cdist(p, q)) / unit
+    assert float(distance(x, y).mean()) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(2,), (1, 6, 5)])
 def test_between_equal_laws_it_is_zero_in_the_mean_however_small_the_batch(shape):
     distance = EnergyDistance(shape)
@@ -28,7 +40,7 @@ def test_between_equal_laws_it_is_zero_in_the_mean_however_small_the_batch(shape
 
 
 def test_strokes_are_seen_where_pixels_are_alike():
-    """Stripes across and stripes along, each pixel of which is one of two values equally often: at any angle no pixel tells."""
+    """Stripes across and stripes along: each pixel alone has one of two values equally often in both."""
     rows = (normal(0, 400, 1, 8, 1) > 0).float().expand(-1, -1, -1, 8) - 0.5
     columns = (normal(1, 400, 1, 1, 8) > 0).float().expand(-1, -1, 8, -1) - 0.5
     again = (normal(2, 400, 1, 8, 1) > 0).float().expand(-1, -1, -1, 8) - 0.5

@@ -241,9 +241,8 @@ def check_belongs(named: Mapping[str, Any], checkpoint: str | Path, generator: G
         )
 
 
-STATISTICS = (
-    2**21
-)  # numbers that a parent may keep of its data for its own training, as a loss metric does: 1024 x 1024 and more
+# Numbers that a parent may keep of its data for its own training, as a loss metric does: 1024 x 1024 and a few vectors
+STATISTICS = 2**21
 
 
 class _Spec(Struct):

@@ -16,6 +16,8 @@ PIXELS = 8  # along a side of what is projected, at most
 class EnergyDistance(nn.Module):
     """2 E|X - Y| - E|X - X'| - E|Y - Y'|, zero for equal laws only, in units of E|Y - Y'|; summed over maps of X and Y.
 
+    Of each map it is the squared MMD of the kernel -|x - y|, which `hamflow.metrics.kernel` has in numpy, without gradient.
+
     The maps of points are the points. Those of images are the pixels, clipped as they are when they are stored, and three
     layers of a convolutional network with random weights, which see edges and strokes.
 
@@ -44,10 +46,12 @@ class EnergyDistance(nn.Module):
         self.register_buffer(name, drawn, persistent=False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """One number a row, [n], whose mean is the distance without bias.
+        """One number a row, [n], whose mean is the distance: without bias but for the unit, which is that of these data.
 
         Args:
-            x: samples. y: data, of another draw. [n, *shape] each, n > 1.
+            x: samples. y: data. [n, *shape] each, data units, n > 1.
+        Raises:
+            ConfigurationError: n is 1.
         """
         if len(x) < 2:
             raise ConfigurationError(
@@ -59,7 +63,7 @@ class EnergyDistance(nn.Module):
         return torch.stack([self._distance(a, b) for a, b in pairs]).sum(0)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What is compared of samples, [n, d] each."""
+        """What is compared of samples, [n, d] each: points, or pixels in data units and projections of the layers."""
         if not self.layers:
             return [x]
         x = x.clamp(*self.box)
