@@ -1,5 +1,6 @@
 """The figures of a preset: twice the same bytes, the labels of the parameters whatever these hold, mistakes explained."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -260,6 +261,19 @@ def test_a_long_legend_leaves_the_panels_their_height(tmp_path, count):
         style.legend(figure, [({"color": "k"}, f"method {k}") for k in range(count)], ncols=1)
         figure.draw_without_rendering()
         assert panels[0].get_position().height * figure.get_figheight() > 1.8
+
+
+@pytest.mark.parametrize("letters", [12, 30, 38, 60])
+def test_no_title_reaches_into_the_next_panel(tmp_path, letters):
+    titles = ["real data", ("Oscillation HGF of many WORDS, " * 2)[:letters] + "\nbns, 5 NFE"] * 2
+    with style.panels(tmp_path / "figure.png", 4, 5, width=2.15, height=2.35, margin=0.6) as (figure, panels):
+        for axes, title in zip(panels, titles, strict=True):
+            axes.set_title(title, fontsize=style.title_size(titles, 2.15))
+        figure.canvas.draw()
+        boxes = [axes.title.get_window_extent() for axes in panels]
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+        assert boxes[-1].x1 <= figure.get_figwidth() * figure.dpi
+    assert style.title_size(titles, 100) == 10
 
 
 @pytest.mark.parametrize("columns", [1, 3])

@@ -38,6 +38,7 @@ LINES = {
 INK = "#222222"
 LEGEND_ROWS, LEGEND_ROW = 5, 0.19  # that a drawing has room for; inches that a further one needs
 LEGEND_MARGIN = 0.2  # inches that a drawing is wider than its legend, at least
+LETTER = 0.54  # width of a letter of a title, in its font size, with some room
 HAMILTONIAN = "#D55E00"  # score matching
 START, END = "#2166AC", "#C4302B"  # of a flow, t = 0 and t = T, as in the paper's figures
 
@@ -103,6 +104,16 @@ def panels(
         for axes in grid[count:]:
             axes.set_axis_off()
         yield figure, grid[:count]
+
+
+def title_size(titles: Iterable[str], width: float) -> float:
+    """The font size, points, at which no line of panels' titles is wider than a panel, and at most the usual one.
+
+    Args:
+        width: of a panel, inches.
+    """
+    longest = max((len(line) for title in titles for line in title.split("\n")), default=0)
+    return float(min(PARAMETERS["axes.titlesize"], 72 * width / (LETTER * max(longest, 1))))
 
 
 class Look(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PREFIX = "memorised-"
 ASKED = "memorisation"
 PAIRS = 8  # a method
+WIDTH = 3.7  # inches of a panel
 
 
 class Nearest(NamedTuple):
@@ -66,11 +67,11 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     training = dataset.rows[dataset.equal_rows()] if equal else dataset.rows  # as the samples were compared with
     looks = style.looks(files)
     shown = [(method, _nearest(metrics), _samples(samples, dataset)) for method, (samples, metrics) in files.items()]
-    with style.panels(output, len(shown), 2, width=3.7, height=1.35, margin=0.5) as (figure, panels):
+    with style.panels(output, len(shown), 2, width=WIDTH, height=1.35, margin=0.5) as (figure, panels):
         for axes, (method, found, rows) in zip(panels, shown, strict=True):
             show(axes, picture(rows, training, found.pairs[:PAIRS]))
-            label = style.literal(parameters["methods"][method]["label"])
-            axes.set_title(f"{label}: share {found.share:.3f}", loc="left", color=looks[method].colour)
+            title = f"{style.literal(parameters['methods'][method]['label'])}: share {found.share:.3f}"
+            axes.set_title(title, loc="left", color=looks[method].colour, fontsize=style.title_size([title], WIDTH))
         title = style.literal(parameters["datasets"][dataset.name]["label"])
         figure.suptitle(f"{title}, preset {parameters['preset']}: samples above their nearest training images", fontsize=10)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 KINDS = ("vae", "latent", "lsgm")  # whose generators have `reconstruct`
-PANELS_A_ROW = 3
+PANELS_A_ROW, WIDTH = 3, 2.8  # inches of a panel
 PAIRS, COLUMNS = 3, 8  # rows of real images, each with one of reconstructions below it; images a row
 
 
@@ -50,13 +50,14 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     count = min(PAIRS * COLUMNS, dataset.count)
     x, _ = dataset.batch(np.arange(count))
     found = _checkpoints(parameters, name)
-    with style.panels(output, len(found), PANELS_A_ROW, 2.8, 2.5, 0.6) as (figure, panels):
+    with style.panels(output, len(found), PANELS_A_ROW, WIDTH, 2.5, 0.6) as (figure, panels):
         for axes, (method, checkpoint) in zip(panels, found.items(), strict=True):
             again: Any = load(checkpoint)
             decoded = again.reconstruct(x)
             show(axes, _sheet(dataset.rows[:count], dataset.to_pixels(decoded.double())))
             error = float((decoded - x).square().mean().sqrt())
-            axes.set_title(f"{style.literal(parameters['methods'][method]['label'])}: {error:.3f}")
+            title = f"{style.literal(parameters['methods'][method]['label'])}: {error:.3f}"
+            axes.set_title(title, fontsize=style.title_size([title], WIDTH))
         label = style.literal(parameters["datasets"][dataset.name]["label"])
         figure.suptitle(f"{label}, preset {parameters['preset']}: reconstructions below real images", fontsize=10)
 

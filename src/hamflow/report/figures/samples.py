@@ -12,7 +12,7 @@ from hamflow.report import style
 if TYPE_CHECKING:
     import numpy as np
 
-PANELS_A_ROW = 5
+PANELS_A_ROW, WIDTH = 5, 2.15  # inches of a panel
 ROWS = COLUMNS = 6  # images a panel
 GAP = 1  # pixels between images
 PAPER_WHITE = 255
@@ -58,13 +58,14 @@ def draw(parameters: Mapping[str, Any], name: str, output: Path) -> None:
     count = ROWS * COLUMNS if dataset.kind == "image" else SHOWN
     count = min(count, *(len(rows) for *_, rows in sets))
     shared = dataset.kind != "image"
-    with style.panels(output, len(sets), PANELS_A_ROW, 2.15, 2.35, 0.6, sharex=shared, sharey=shared) as (figure, panels):
+    size = style.title_size((title for title, *_ in sets), WIDTH)
+    with style.panels(output, len(sets), PANELS_A_ROW, WIDTH, 2.35, 0.6, sharex=shared, sharey=shared) as (figure, panels):
         for axes, (title, colour, rows) in zip(panels, sets, strict=True):
             if dataset.kind == "image":
                 show(axes, mosaic(rows[:count]))
             else:
                 cloud(axes, rows[:count], colour)
-            axes.set_title(title)
+            axes.set_title(title, fontsize=size)
         if shared:
             low, high = _window(dataset.rows)
             panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
